@@ -1,1 +1,2 @@
-fn main(){}
+//! One test binary: everything that needs the whole program, a server, or a recording.
+mod cases;

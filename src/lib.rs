@@ -1,5 +1,9 @@
+pub mod catalog;
+pub mod cluster;
+pub mod mesos;
 pub mod name;
+pub mod records;
 pub mod rr;
+pub mod tsig;
 pub mod wire;
 pub mod zone;
-pub mod tsig;

@@ -44,10 +44,7 @@ impl Name {
 
     /// The name with several labels put in front, the one nearest to the root first:
     /// `mesos.` below `["marathon", "web"]` is `web.marathon.mesos.`.
-    pub fn below<'l>(
-        &self,
-        labels: impl IntoIterator<Item = &'l [u8]>,
-    ) -> Result<Name, NameError> {
+    pub fn below<'l>(&self, labels: impl IntoIterator<Item = &'l [u8]>) -> Result<Name, NameError> {
         let mut octets = Vec::with_capacity(NAME_MAX);
         octets.extend_from_slice(&self.0);
         for label in labels {

@@ -354,7 +354,12 @@ impl<'k> Verifier<'k> {
         }
     }
 
-    fn check(&self, message: &[u8], header: &Header, found: &Signature<'_>) -> Result<Mac, TsigError> {
+    fn check(
+        &self,
+        message: &[u8],
+        header: &Header,
+        found: &Signature<'_>,
+    ) -> Result<Mac, TsigError> {
         // BADKEY and BADSIG come without a MAC, RFC 8945, section 5.3.2: a hint in words, never
         // a success.
         if found.mac.is_empty() {
@@ -484,8 +489,14 @@ mod tests {
     fn keys_are_read_as_tsig_keygen_writes_them() {
         let plain = "key \"k\" {\n\talgorithm hmac-sha256;\n\tsecret \"qvn1\";\n};\n";
         check_key(plain, Ok("k. hmac-sha256"));
-        check_key("# c\nkey k.example. { secret qvn1; algorithm HMAC-SHA512; };", Ok("k.example. hmac-sha512"));
-        check_key("// c\n/* key x */ key k{algorithm hmac-sha1;secret\"qvn1\";};", Ok("k. hmac-sha1"));
+        check_key(
+            "# c\nkey k.example. { secret qvn1; algorithm HMAC-SHA512; };",
+            Ok("k.example. hmac-sha512"),
+        );
+        check_key(
+            "// c\n/* key x */ key k{algorithm hmac-sha1;secret\"qvn1\";};",
+            Ok("k. hmac-sha1"),
+        );
         check_key("", Err(KeyError::NoKey));
         check_key("key k { algorithm hmac-sha256; };", Err(KeyError::Missing("secret")));
         check_key("key k { secret qvn1; };", Err(KeyError::Missing("algorithm")));
@@ -520,7 +531,10 @@ mod tests {
         // what was sent. So a cut one is compared on its first answer only.
         for _ in 0..if cut.is_some() { 1 } else { 3 } {
             let builder = MessageBuilder::new_vec();
-            let mut answer = builder.start_answer(&asked, domain::base::iana::Rcode::NOERROR).unwrap().additional();
+            let mut answer = builder
+                .start_answer(&asked, domain::base::iana::Rcode::NOERROR)
+                .unwrap()
+                .additional();
             server.answer(&mut answer, time).unwrap();
             verifier.take(&answer.finish(), now + 1).expect("its answer verifies");
         }
@@ -589,8 +603,10 @@ mod tests {
             changed[at] ^= 1;
             let taken = Verifier::new(&key, mac.clone()).take(&changed, 1_000);
             // The TSIG record's TTL and class are not digested, nor is the id on the wire.
-            let outside = at < 2 || (message.len() - key.signature_len() + key.name.wire_len() + 2
-                ..message.len() - key.signature_len() + key.name.wire_len() + 8).contains(&at);
+            let outside = at < 2
+                || (message.len() - key.signature_len() + key.name.wire_len() + 2
+                    ..message.len() - key.signature_len() + key.name.wire_len() + 8)
+                    .contains(&at);
             assert!(taken.is_err() || outside, "octet {at} changed and nobody noticed");
         }
     }
