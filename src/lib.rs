@@ -4,6 +4,7 @@ pub mod mesos;
 pub mod name;
 pub mod records;
 pub mod rr;
+pub mod snapshot;
 pub mod tsig;
 pub mod wire;
 pub mod zone;

@@ -1,0 +1,155 @@
+//! What is published: one whole view of the cluster at a time, and whether it may be believed
+//! where something is missing from it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use imbl::OrdMap;
+
+use crate::cluster::Cluster;
+use crate::mesos::Unread;
+use crate::records::{Skip, Subject};
+use crate::zone::Zone;
+
+/// Whether what a snapshot lacks is really gone. A new leading master first shows an empty
+/// cluster, then agents come back over seconds to minutes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Completeness {
+    Complete,
+    Recovering(Recovering),
+}
+
+/// What a recovering cluster still waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recovering {
+    /// So many agents of the registry have not come back.
+    Agents(usize),
+    /// A young leader has not confirmed that its registry is read.
+    Registry,
+}
+
+impl fmt::Display for Recovering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Recovering::Agents(1) => f.write_str("1 agent not back"),
+            Recovering::Agents(count) => write!(f, "{count} agents not back"),
+            Recovering::Registry => {
+                f.write_str("the leading master has not confirmed its registry")
+            }
+        }
+    }
+}
+
+/// What `/api/v1` said beside a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Confirmation {
+    /// It answered 200: the registry is read.
+    Given,
+    /// It answered 503: the registry is not read.
+    Withheld,
+    /// It is refused to us, or not there.
+    Unavailable,
+}
+
+/// What to know of a leader to judge its state.
+#[derive(Clone, Copy, Debug)]
+pub struct Leadership {
+    /// `Date` of the state's answer less `elected_time`; none when either is missing.
+    pub elected_for: Option<Duration>,
+    pub confirmation: Confirmation,
+    pub failover_hold: Duration,
+}
+
+impl Completeness {
+    /// Judges a state that the leading master answered.
+    pub fn of_answer(cluster: &Cluster, leadership: &Leadership) -> Completeness {
+        if leadership.elected_for.is_some_and(|age| age >= leadership.failover_hold) {
+            return Completeness::Complete;
+        }
+        let agents_listed = !cluster.agents.is_empty() || !cluster.recovered.is_empty();
+        let confirmed = match leadership.confirmation {
+            Confirmation::Given => true,
+            Confirmation::Withheld => false,
+            Confirmation::Unavailable => agents_listed,
+        };
+        match confirmed {
+            true => Completeness::of_file(cluster),
+            false => Completeness::Recovering(Recovering::Registry),
+        }
+    }
+
+    /// Judges a saved state, which has only its recovered agents to tell.
+    pub fn of_file(cluster: &Cluster) -> Completeness {
+        match cluster.recovered.len() {
+            0 => Completeness::Complete,
+            count => Completeness::Recovering(Recovering::Agents(count)),
+        }
+    }
+
+    pub fn is_complete(self) -> bool {
+        self == Completeness::Complete
+    }
+}
+
+/// One published view.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub zone: Zone,
+    pub cluster: Cluster,
+    /// What made fewer records than it would, and why.
+    pub skipped: OrdMap<Subject, Arc<[Skip]>>,
+    /// What the state held that could not be read at all.
+    pub unread: Arc<[Unread]>,
+    pub completeness: Completeness,
+    /// Whether this process has published a complete snapshot, this one or one before.
+    pub complete_once: bool,
+    pub read_at: SystemTime,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Agent, AgentId};
+
+    const HOLD: Duration = Duration::from_secs(600);
+
+    fn cluster(agents: usize, recovered: usize) -> Cluster {
+        let id = |prefix: &str, n: usize| AgentId(Arc::from(format!("{prefix}{n}")));
+        let agent = Arc::new(Agent { endpoint: None, faults: Vec::new() });
+        Cluster {
+            agents: (0..agents).map(|n| (id("a", n), agent.clone())).collect(),
+            recovered: (0..recovered).map(|n| id("r", n)).collect(),
+            ..Cluster::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(
+        (agents, recovered): (usize, usize),
+        elected_for: Option<u64>,
+        confirmation: Confirmation,
+        expected: Completeness,
+    ) {
+        let elected_for = elected_for.map(Duration::from_secs);
+        let leadership = Leadership { elected_for, confirmation, failover_hold: HOLD };
+        assert_eq!(Completeness::of_answer(&cluster(agents, recovered), &leadership), expected);
+    }
+
+    #[test]
+    fn a_young_leader_is_believed_once_confirmed_and_nobody_is_missing() {
+        use Completeness::{Complete, Recovering as Gated};
+        use Confirmation::{Given, Unavailable, Withheld};
+        let registry = Gated(Recovering::Registry);
+        check((0, 0), Some(5), Withheld, registry);
+        check((0, 0), Some(5), Unavailable, registry);
+        check((0, 0), Some(5), Given, Complete);
+        check((2, 0), Some(5), Unavailable, Complete);
+        check((2, 0), None, Withheld, registry);
+        check((0, 2), Some(5), Given, Gated(Recovering::Agents(2)));
+        check((1, 1), Some(5), Unavailable, Gated(Recovering::Agents(1)));
+        check((1, 1), Some(599), Given, Gated(Recovering::Agents(1)));
+        check((1, 1), Some(600), Given, Complete);
+        check((0, 0), Some(600), Withheld, Complete);
+    }
+}
