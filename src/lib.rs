@@ -1,10 +1,13 @@
 pub mod catalog;
 pub mod cluster;
+pub mod fence;
 pub mod mesos;
 pub mod name;
 pub mod records;
 pub mod rr;
+pub mod scope;
 pub mod snapshot;
+pub mod transfer;
 pub mod tsig;
 pub mod wire;
 pub mod zone;

@@ -1,0 +1,303 @@
+//! The fence: one TXT record in the zone that says who publishes. Every update carries it as a
+//! prerequisite, so the name server itself refuses a stale or rival publisher.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::name::{Name, NameError};
+use crate::rr::Rdata;
+
+/// The first label of the fence's name.
+pub const FENCE_LABEL: &[u8] = b"_mesozone";
+/// The most octets of an owner.
+pub const OWNER_MAX: usize = 40;
+
+/// Who publishes: one label of letters, digits and dashes, at most 40 octets, lower case.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no owner: letters, digits and dashes, 1 to 40 of them")]
+pub struct OwnerError(String);
+
+impl Owner {
+    pub fn parse(text: &str) -> Result<Owner, OwnerError> {
+        let fits = (1..=OWNER_MAX).contains(&text.len());
+        match fits && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-') {
+            true => Ok(Owner(text.to_ascii_lowercase())),
+            false => Err(OwnerError(text.to_owned())),
+        }
+    }
+
+    /// The owner of a site that names none: its domain, dots as dashes, cut.
+    pub fn of_domain(domain: &Name) -> Owner {
+        let text: String = domain
+            .to_string()
+            .trim_end_matches('.')
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .take(OWNER_MAX)
+            .collect();
+        Owner(text)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One process of ours, by a random number of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Instance(pub u64);
+
+/// How long a fence is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    Released,
+    /// By a `sync`, up to this second since 1970.
+    Time(u64),
+    /// By a `run`, until it releases it or another takes it.
+    Run,
+}
+
+/// Whether the removals of a first contact have been approved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Adoption {
+    FirstContact,
+    Adopted,
+}
+
+/// The fence's value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fence {
+    pub owner: Owner,
+    pub instance: Instance,
+    pub epoch: u64,
+    pub adoption: Adoption,
+    pub until: Until,
+}
+
+impl Fence {
+    /// Reads TXT data: exactly one character-string of exactly this form.
+    pub fn parse(rdata: &Rdata) -> Option<Fence> {
+        let Rdata::Other(octets) = rdata else { return None };
+        let (length, text) = octets.split_first()?;
+        if usize::from(*length) != text.len() {
+            return None;
+        }
+        let mut fields = std::str::from_utf8(text).ok()?.split(' ');
+        let mut field = |key: &str| fields.next()?.strip_prefix(key)?.strip_prefix('=');
+        let version = field("v")?;
+        let fence = Fence {
+            owner: Owner::parse(field("owner")?).ok()?,
+            instance: Instance(u64::from_str_radix(field("instance")?, 16).ok()?),
+            epoch: field("epoch")?.parse().ok()?,
+            adoption: match field("adopted")? {
+                "yes" => Adoption::Adopted,
+                "no" => Adoption::FirstContact,
+                _ => return None,
+            },
+            until: match field("until")? {
+                "0" => Until::Released,
+                "run" => Until::Run,
+                time => Until::Time(time.parse().ok()?),
+            },
+        };
+        (version == "1" && fence.rdata() == *rdata).then_some(fence)
+    }
+
+    /// The TXT data of this fence.
+    pub fn rdata(&self) -> Rdata {
+        let text = self.to_string();
+        let length = text.len() as u8; // An owner of 40 and numbers: never above 160.
+        Rdata::Other(Arc::from([&[length][..], text.as_bytes()].concat()))
+    }
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let adopted = if self.adoption == Adoption::Adopted { "yes" } else { "no" };
+        write!(f, "v=1 owner={} instance={:016x} ", self.owner, self.instance.0)?;
+        write!(f, "epoch={} adopted={adopted} until=", self.epoch)?;
+        match self.until {
+            Until::Released => f.write_str("0"),
+            Until::Time(time) => time.fmt(f),
+            Until::Run => f.write_str("run"),
+        }
+    }
+}
+
+/// The name at which the fence of a domain stands.
+pub fn name(domain: &Name) -> Result<Name, NameError> {
+    domain.child(FENCE_LABEL)
+}
+
+/// The TXT records found at the fence's name.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Found {
+    #[default]
+    Absent,
+    Fence(Fence),
+    /// More than one record, or one that is no fence.
+    Other(Vec<Rdata>),
+}
+
+impl Found {
+    pub fn of(records: &[Rdata]) -> Found {
+        match records {
+            [] => Found::Absent,
+            [one] => {
+                Fence::parse(one).map_or_else(|| Found::Other(vec![one.clone()]), Found::Fence)
+            }
+            more => Found::Other(more.to_vec()),
+        }
+    }
+
+    /// Adoption as the zone tells it.
+    pub fn adoption(&self) -> Adoption {
+        match self {
+            Found::Fence(fence) => fence.adoption,
+            Found::Absent | Found::Other(_) => Adoption::FirstContact,
+        }
+    }
+}
+
+/// Who asks, and how it would hold the fence.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub owner: Owner,
+    pub instance: Instance,
+    pub until: Until,
+    /// The fence this process held last.
+    pub held: Option<Fence>,
+}
+
+/// Why somebody else publishes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FenceError {
+    #[error(
+        "the fence belongs to the owner \"{0}\", not to \"{1}\": two configurations publish into \
+         the same space"
+    )]
+    ForeignOwner(Owner, Owner),
+    #[error("another process of the same owner holds the fence: {0}")]
+    Held(Fence),
+    #[error(
+        "the TXT records at the fence's name are not one fence: {0:?}; remove them if nobody \
+         else needs them"
+    )]
+    NoFence(Vec<Rdata>),
+}
+
+/// The fence that this claim may put in place of what was found: its own unchanged, or the next
+/// epoch.
+pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError> {
+    let held_epoch = claim.held.as_ref().map_or(0, |fence| fence.epoch);
+    let take = |epoch: u64, adoption: Adoption| Fence {
+        owner: claim.owner.clone(),
+        instance: claim.instance,
+        epoch,
+        adoption,
+        until: claim.until,
+    };
+    let found = match found {
+        Found::Absent => {
+            let adoption = claim.held.as_ref().map_or(Adoption::FirstContact, |f| f.adoption);
+            return Ok(take(held_epoch + 1, adoption));
+        }
+        Found::Other(records) => return Err(FenceError::NoFence(records.clone())),
+        Found::Fence(found) => found,
+    };
+    if found.owner != claim.owner {
+        return Err(FenceError::ForeignOwner(found.owner.clone(), claim.owner.clone()));
+    }
+    if found.instance == claim.instance {
+        return Ok(found.clone());
+    }
+    // `run` takes the fence at its start whoever has it: the newest wins.
+    let starting_run = claim.until == Until::Run && claim.held.is_none();
+    let free = match found.until {
+        Until::Released => true,
+        Until::Time(time) => time < now,
+        Until::Run => false,
+    };
+    match free || starting_run || found.epoch < held_epoch {
+        true => Ok(take(found.epoch.max(held_epoch) + 1, found.adoption)),
+        false => Err(FenceError::Held(found.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fence(owner: &str, instance: u64, epoch: u64, until: Until) -> Fence {
+        let owner = Owner::parse(owner).unwrap();
+        Fence { owner, instance: Instance(instance), epoch, adoption: Adoption::Adopted, until }
+    }
+
+    #[test]
+    fn a_fence_is_read_as_it_was_written_and_no_other_text_is_one() {
+        for until in [Until::Released, Until::Run, Until::Time(1_800_000_000)] {
+            let written = fence("cluster-a", 7, 3, until);
+            assert_eq!(Fence::parse(&written.rdata()), Some(written));
+        }
+        let text = fence("cluster-a", 7, 3, Until::Run).to_string();
+        assert_eq!(
+            text,
+            "v=1 owner=cluster-a instance=0000000000000007 epoch=3 adopted=yes until=run"
+        );
+        for (from, to) in [("v=1", "v=2"), ("epoch=3", "epoch=03"), ("run", "run x"), ("yes", "y")]
+        {
+            let other = text.replace(from, to);
+            let octets = [&[other.len() as u8][..], other.as_bytes()].concat();
+            assert_eq!(Fence::parse(&Rdata::Other(Arc::from(octets))), None, "{other}");
+        }
+        assert_eq!(Fence::parse(&Rdata::Other(Arc::from([]))), None);
+    }
+
+    #[test]
+    fn owners_are_one_short_label() {
+        let domain = "Prod.Mesos.example.com".parse().unwrap();
+        assert_eq!(Owner::of_domain(&domain).to_string(), "prod-mesos-example-com");
+        assert!(Owner::parse("a b").is_err());
+        assert!(Owner::parse(&"a".repeat(41)).is_err());
+        assert!(Owner::parse("").is_err());
+    }
+
+    #[track_caller]
+    fn check(found: Found, until: Until, held: Option<Fence>, expected: Result<u64, &str>) {
+        let owner = Owner::parse("a").unwrap();
+        let claim = Claim { owner, instance: Instance(1), until, held };
+        let taken = next(&found, &claim, 1_000).map(|fence| fence.epoch);
+        assert_eq!(
+            taken.map_err(|error| error.to_string()[..10].to_owned()),
+            expected.map_err(str::to_owned)
+        );
+    }
+
+    #[test]
+    fn who_may_take_the_fence() {
+        let sync = Until::Time(1_300);
+        let found = |owner, instance, until| Found::Fence(fence(owner, instance, 5, until));
+        check(Found::Absent, sync, None, Ok(1));
+        check(Found::Absent, Until::Run, Some(fence("a", 1, 5, Until::Run)), Ok(6));
+        check(found("a", 1, Until::Run), Until::Run, None, Ok(5));
+        check(found("a", 2, Until::Released), sync, None, Ok(6));
+        check(found("a", 2, Until::Time(999)), sync, None, Ok(6));
+        check(found("a", 2, Until::Time(1_000)), sync, None, Err("another pr"));
+        check(found("a", 2, Until::Run), sync, None, Err("another pr"));
+        check(found("a", 2, Until::Run), Until::Run, None, Ok(6));
+        check(
+            found("a", 2, Until::Run),
+            Until::Run,
+            Some(fence("a", 1, 4, Until::Run)),
+            Err("another pr"),
+        );
+        check(found("a", 2, Until::Run), Until::Run, Some(fence("a", 1, 9, Until::Run)), Ok(10));
+        check(found("b", 2, Until::Released), sync, None, Err("the fence "));
+        check(Found::Other(Vec::new()), sync, None, Err("the TXT re"));
+    }
+}
