@@ -1,8 +1,10 @@
 pub mod catalog;
 pub mod cluster;
+pub mod current;
 pub mod fence;
 pub mod mesos;
 pub mod name;
+pub mod plan;
 pub mod records;
 pub mod rr;
 pub mod scope;

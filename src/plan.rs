@@ -1,0 +1,473 @@
+//! What would change on a server, and which of it may. A [`Plan`] leaves no choice to whoever
+//! carries it out: only what [`approve`] let through can be sent at all.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+
+use crate::current::Current;
+use crate::fence::Adoption;
+use crate::name::Name;
+use crate::rr::{Rdata, Rrset};
+use crate::scope::{Foreign, NotOurs, Scope};
+use crate::snapshot::Completeness;
+use crate::zone::{Key, Zone};
+
+/// One RRset as it is and as it shall be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    pub key: Key,
+    pub old: Option<Rrset>,
+    pub new: Option<Rrset>,
+}
+
+impl Change {
+    /// The records that would go.
+    pub fn removed(&self) -> impl Iterator<Item = &Rdata> {
+        self.old.iter().flat_map(|old| old.minus(self.new.as_ref()))
+    }
+
+    /// The records that would come.
+    pub fn added(&self) -> impl Iterator<Item = &Rdata> {
+        self.new.iter().flat_map(|new| new.minus(self.old.as_ref()))
+    }
+
+    fn is_ttl_alone(&self) -> bool {
+        matches!((&self.old, &self.new), (Some(old), Some(new)) if old.same_data(new))
+    }
+
+    /// The change without its removals; none when nothing is left of it.
+    fn without_removals(self) -> Option<Change> {
+        let new = match (&self.old, self.new) {
+            (Some(old), Some(new)) => Some(new.union(old)),
+            (Some(old), None) => Some(old.clone()),
+            (None, new) => new,
+        };
+        (new != self.old).then_some(Change { key: self.key, old: self.old, new })
+    }
+}
+
+/// A desired RRset that may not be published.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Blocked {
+    pub key: Key,
+    pub why: NotOurs,
+}
+
+/// An RRset published in part: the server takes no more records of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cut {
+    pub key: Key,
+    pub desired: usize,
+    pub published: usize,
+}
+
+/// Everything in which a server differs from the desired zone.
+#[derive(Default, Debug)]
+pub struct Diff {
+    pub changes: Vec<Change>,
+    pub blocked: Vec<Blocked>,
+    pub cut: Vec<Cut>,
+}
+
+/// Compares, ownership settled first. `rrset_max`: the most records the server takes in an RRset.
+pub fn diff(
+    current: &Current,
+    desired: &Zone,
+    scope: &Scope,
+    foreign: &Foreign,
+    rrset_max: Option<usize>,
+) -> Diff {
+    let mut diff = Diff::default();
+    for key in current.differing(desired) {
+        let wanted = desired.get(&key);
+        if let Err(why) = scope.check(&key, foreign) {
+            diff.blocked.extend(wanted.is_some().then(|| Blocked { key, why }));
+            continue;
+        }
+        let new = wanted.map(|set| cut(set, rrset_max));
+        if let (Some(set), Some(new)) = (wanted, &new)
+            && new.rdata().len() < set.rdata().len()
+        {
+            let (desired, published) = (set.rdata().len(), new.rdata().len());
+            diff.cut.push(Cut { key: key.clone(), desired, published });
+        }
+        let old = current.get(&key).cloned();
+        if old != new {
+            diff.changes.push(Change { key, old, new });
+        }
+    }
+    diff
+}
+
+/// Those records of a large RRset that have the lowest hash: the same ones on every run, and
+/// one that leaves is replaced by one.
+fn cut(set: &Rrset, rrset_max: Option<usize>) -> Rrset {
+    let Some(max) = rrset_max.filter(|max| *max > 0 && *max < set.rdata().len()) else {
+        return set.clone();
+    };
+    let mut hashed: Vec<([u8; 20], &Rdata)> = set
+        .rdata()
+        .iter()
+        .map(|rdata| {
+            let mut octets = Vec::with_capacity(32);
+            rdata.write(&mut octets);
+            (Sha1::digest(&octets).into(), rdata)
+        })
+        .collect();
+    hashed.sort_unstable();
+    let kept = hashed.into_iter().take(max).map(|(_, rdata)| rdata.clone()).collect();
+    Rrset::new(set.ttl(), kept).expect("max is above zero, so at least one record is kept")
+}
+
+/// Names one held set: the hash of its target, zone and records.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PlanId([u8; 6]);
+
+impl PlanId {
+    fn of<'r>(
+        target: &str,
+        zone: &Name,
+        records: impl Iterator<Item = (&'r Key, &'r Rdata)>,
+    ) -> PlanId {
+        let mut lines: Vec<String> =
+            records.map(|(key, rdata)| format!("{} {} {rdata}\n", key.name, key.rtype)).collect();
+        lines.sort_unstable();
+        let mut hash = Sha256::new();
+        hash.update(format!("{target}\n{zone}\n"));
+        lines.iter().for_each(|line| hash.update(line));
+        let digest = hash.finalize();
+        let mut id = [0; 6];
+        id.copy_from_slice(&digest[..6]);
+        PlanId(id)
+    }
+}
+
+impl fmt::Display for PlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no plan id: 12 hexadecimal digits")]
+pub struct PlanIdError(String);
+
+impl FromStr for PlanId {
+    type Err = PlanIdError;
+
+    fn from_str(text: &str) -> Result<PlanId, PlanIdError> {
+        let mut id = [0; 6];
+        let digits = text.len() == 12 && text.bytes().all(|octet| octet.is_ascii_hexdigit());
+        for (at, octet) in id.iter_mut().enumerate() {
+            let two = text.get(2 * at..2 * at + 2).filter(|_| digits);
+            let value = two.and_then(|two| u8::from_str_radix(two, 16).ok());
+            *octet = value.ok_or_else(|| PlanIdError(text.to_owned()))?;
+        }
+        Ok(PlanId(id))
+    }
+}
+
+/// Removals that wait for an approval.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldSet {
+    pub id: PlanId,
+    /// In the order of names.
+    pub records: Vec<(Key, Rdata)>,
+}
+
+/// What a plan is judged by.
+pub struct Gate<'g> {
+    /// The target's name, for plan ids.
+    pub target: &'g str,
+    pub completeness: Completeness,
+    pub adoption: Adoption,
+    /// The names that this process created in a space not adopted yet.
+    pub created: &'g HashSet<Name>,
+    /// The held sets that an operator released.
+    pub approved: &'g [PlanId],
+}
+
+/// The changes that may be sent. Made by [`approve`] alone.
+#[derive(Debug, Default)]
+pub struct Approved {
+    changes: Vec<Change>,
+    adopts: bool,
+}
+
+impl Approved {
+    /// In the order of names.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    pub fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
+    /// Whether the space becomes ours with this plan: what is found in it may be removed from
+    /// now on.
+    pub fn adopts(&self) -> bool {
+        self.adopts
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && !self.adopts
+    }
+}
+
+/// What happens, what is held back and why.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub approved: Approved,
+    /// Removals of a first contact.
+    pub held: Option<HeldSet>,
+    /// Removals that wait until the cluster is complete again; nobody can approve them.
+    pub recovering: Vec<(Key, Rdata)>,
+    /// Changes of names found at first contact, which wait until the space is adopted.
+    pub waiting: Vec<Change>,
+    pub blocked: Vec<Blocked>,
+    pub cut: Vec<Cut>,
+}
+
+impl Plan {
+    /// Whether anything waits for somebody.
+    pub fn holds(&self) -> bool {
+        self.held.is_some() || !self.recovering.is_empty()
+    }
+}
+
+/// Decides what of a difference may be sent now.
+pub fn approve(diff: Diff, current: &Current, scope: &Scope, gate: &Gate<'_>) -> Plan {
+    let Diff { changes, blocked, cut } = diff;
+    let mut plan = Plan { blocked, cut, ..Plan::default() };
+    let going = match gate.adoption {
+        Adoption::Adopted => changes,
+        Adoption::FirstContact => first_contact(changes, current, scope, gate, &mut plan),
+    };
+    plan.approved.changes = match gate.completeness {
+        Completeness::Complete => going,
+        Completeness::Recovering(_) => going
+            .into_iter()
+            .filter_map(|change| {
+                let gone = change.removed().map(|rdata| (change.key.clone(), rdata.clone()));
+                plan.recovering.extend(gone.collect::<Vec<_>>());
+                change.without_removals()
+            })
+            .collect(),
+    };
+    plan
+}
+
+/// In a space not adopted yet only names absent from it are created, and those that this process
+/// created are kept; a space that holds nothing undesired is adopted at once.
+fn first_contact(
+    changes: Vec<Change>,
+    current: &Current,
+    scope: &Scope,
+    gate: &Gate<'_>,
+    plan: &mut Plan,
+) -> Vec<Change> {
+    let is_found = |change: &Change| {
+        !gate.created.contains(&change.key.name) && current.has_name(&change.key.name)
+    };
+    let (found, free): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(is_found);
+    let undesired: Vec<(Key, Rdata)> = found
+        .iter()
+        .flat_map(|change| change.removed().map(|rdata| (change.key.clone(), rdata.clone())))
+        .collect();
+    let complete = gate.completeness.is_complete();
+    let records = undesired.iter().map(|(key, rdata)| (key, rdata));
+    let id = PlanId::of(gate.target, &scope.zone, records);
+    let nothing_to_hold = complete && undesired.is_empty();
+    if nothing_to_hold || current.is_empty() || complete && gate.approved.contains(&id) {
+        plan.approved.adopts = true;
+        let mut all = [free, found].concat();
+        all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        return all;
+    }
+    match complete {
+        true => plan.held = Some(HeldSet { id, records: undesired }),
+        false => plan.recovering = undesired,
+    }
+    plan.waiting = found.into_iter().filter(|change| !change.is_ttl_alone()).collect();
+    free
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence::Owner;
+    use crate::rr::{Ttl, Type};
+    use crate::snapshot::Recovering;
+    use std::net::Ipv4Addr;
+
+    /// A zone of words `name=1,2`: addresses 10.0.0.1 and 10.0.0.2, TTL 60 or `name@30=1`.
+    fn zone(text: &str) -> Zone {
+        let rrset = |word: &str| {
+            let (name, data) = word.split_once('=')?;
+            let (name, ttl) = name.split_once('@').unwrap_or((name, "60"));
+            let rdata = |n: &str| Some(Rdata::A(Ipv4Addr::new(10, 0, 0, n.parse().ok()?)));
+            let data = data.split(',').filter_map(rdata).collect();
+            let key = Key { name: format!("{name}.mesos").parse().ok()?, rtype: Type::A };
+            Some((key, Rrset::new(Ttl::from_secs(ttl.parse().ok()?), data)?))
+        };
+        text.split_whitespace().filter_map(rrset).collect()
+    }
+
+    /// What goes as `name:old>new`, then `held`, `recovering`, `waiting` and `adopts` if so.
+    fn told(plan: &Plan) -> String {
+        let data = |set: &Option<Rrset>| {
+            let octet = |rdata: &Rdata| match rdata {
+                Rdata::A(address) => address.octets()[3].to_string(),
+                other => other.to_string(),
+            };
+            let data = set.iter().flat_map(|set| set.rdata());
+            data.map(octet).collect::<Vec<_>>().join(",")
+        };
+        let short = |key: &Key| key.name.to_string().replace(".mesos.", "");
+        let mut words: Vec<String> = plan
+            .approved
+            .changes
+            .iter()
+            .map(|c| format!("{}:{}>{}", short(&c.key), data(&c.old), data(&c.new)))
+            .collect();
+        let record =
+            |(key, rdata): &(Key, Rdata)| format!("{}={rdata}", short(key)).replace("10.0.0.", "");
+        words.extend(
+            plan.held
+                .iter()
+                .flat_map(|held| held.records.iter())
+                .map(|r| format!("held {}", record(r))),
+        );
+        words.extend(plan.recovering.iter().map(|r| format!("recovering {}", record(r))));
+        words.extend(plan.waiting.iter().map(|c| format!("waiting {}", short(&c.key))));
+        words.extend(plan.approved.adopts.then(|| "adopts".to_owned()));
+        words.join("; ")
+    }
+
+    fn scope() -> Scope {
+        let mesos: Name = "mesos".parse().unwrap();
+        Scope {
+            zone: mesos.clone(),
+            domain: mesos,
+            owner: Owner::parse("m").unwrap(),
+            protect: Vec::new(),
+        }
+    }
+
+    const RECOVERING: Completeness = Completeness::Recovering(Recovering::Registry);
+
+    fn plan(
+        server: &str,
+        desired: &str,
+        adoption: Adoption,
+        completeness: Completeness,
+        approved: &[PlanId],
+    ) -> Plan {
+        let desired = zone(desired);
+        let current = Current::of_reading(&desired, &zone(server));
+        let diff = diff(&current, &desired, &scope(), &Foreign::default(), None);
+        let created = HashSet::from(["made.mesos".parse().unwrap()]);
+        let gate = Gate { target: "bind", completeness, adoption, created: &created, approved };
+        approve(diff, &current, &scope(), &gate)
+    }
+
+    #[track_caller]
+    fn check(
+        server: &str,
+        desired: &str,
+        adoption: Adoption,
+        completeness: Completeness,
+        expected: &str,
+    ) {
+        assert_eq!(told(&plan(server, desired, adoption, completeness, &[])), expected);
+    }
+
+    #[test]
+    fn an_adopted_space_becomes_the_desired_zone() {
+        let adopted = |server, desired, expected| {
+            check(server, desired, Adoption::Adopted, Completeness::Complete, expected);
+        };
+        adopted("", "a=1", "a:>1");
+        adopted("a=1", "", "a:1>");
+        adopted("a=1", "a=1", "");
+        adopted("a=1,2", "a=2,3", "a:1,2>2,3");
+        adopted("a@30=1", "a=1", "a:1>1");
+    }
+
+    #[test]
+    fn nothing_is_removed_while_the_cluster_recovers() {
+        let recovering = |server, desired, expected| {
+            check(server, desired, Adoption::Adopted, RECOVERING, expected);
+        };
+        recovering("a=1", "b=2", "b:>2; recovering a=1");
+        recovering("a=1,2", "a=2,3", "a:1,2>1,2,3; recovering a=1");
+        recovering("a@30=1,2", "a=1", "a:1,2>1,2; recovering a=2");
+    }
+
+    #[test]
+    fn first_contact_replaces_nothing_it_finds() {
+        let first = |server, desired, expected| {
+            check(server, desired, Adoption::FirstContact, Completeness::Complete, expected);
+        };
+        first("", "a=1", "a:>1; adopts");
+        first("a=1", "a=1", "adopts");
+        first("a@30=1", "a=1 b=2", "a:1>1; b:>2; adopts");
+        first("a=1", "a=1,2", "a:1>1,2; adopts");
+        first("a=9", "a=1 b=2", "b:>2; held a=9; waiting a");
+        first("old=9", "b=2", "b:>2; held old=9; waiting old");
+        first("old=9 a=1", "a=1,2 b=2", "b:>2; held old=9; waiting a; waiting old");
+        first("old=9 a@30=1", "a=1", "held old=9; waiting old");
+        first("old=9 made=1", "made=2", "made:1>2; held old=9; waiting old");
+        first("old=9 made=1", "", "made:1>; held old=9; waiting old");
+    }
+
+    #[test]
+    fn first_contact_while_recovering_offers_nothing_to_approve() {
+        let first = |server, desired, expected| {
+            check(server, desired, Adoption::FirstContact, RECOVERING, expected);
+        };
+        first("old=9", "b=2", "b:>2; recovering old=9; waiting old");
+        first("", "b=2", "b:>2; adopts");
+        first("a=1", "a=1", "");
+    }
+
+    #[test]
+    fn an_approval_releases_exactly_the_set_it_names() {
+        let held = plan("old=9", "b=2", Adoption::FirstContact, Completeness::Complete, &[]);
+        let id = held.held.unwrap().id;
+        let with = |server, ids: &[PlanId]| {
+            told(&plan(server, "b=2", Adoption::FirstContact, Completeness::Complete, ids))
+        };
+        assert_eq!(with("old=9", &[id]), "b:>2; old:9>; adopts");
+        assert_eq!(
+            with("old=9 more=8", &[id]),
+            "b:>2; held more=8; held old=9; waiting more; waiting old"
+        );
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("0123".parse::<PlanId>().is_err());
+        assert!("01234567890é".parse::<PlanId>().is_err());
+    }
+
+    #[test]
+    fn a_large_rrset_is_cut_the_same_way_each_time() {
+        let numbers =
+            |range: std::ops::Range<u8>| range.map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let large = zone(&format!("a={}", numbers(1..151)));
+        let smaller = zone(&format!("a={}", numbers(1..150)));
+        let key = Key { name: "a.mesos".parse().unwrap(), rtype: Type::A };
+        let cut_of = |zone: &Zone| cut(zone.get(&key).unwrap(), Some(100));
+        assert_eq!(cut_of(&large).rdata().len(), 100);
+        assert!(cut_of(&large).minus(Some(&cut_of(&smaller))).count() <= 1);
+        let current = Current::of_reading(&large, &Zone::default());
+        let first = diff(&current, &large, &scope(), &Foreign::default(), Some(100));
+        assert_eq!(first.cut, [Cut { key: key.clone(), desired: 150, published: 100 }]);
+        let mut reached = current.clone();
+        reached.set(&key, first.changes[0].new.clone());
+        assert_eq!(diff(&reached, &large, &scope(), &Foreign::default(), Some(100)).changes, []);
+    }
+}
