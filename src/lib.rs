@@ -11,5 +11,6 @@ pub mod scope;
 pub mod snapshot;
 pub mod transfer;
 pub mod tsig;
+pub mod update;
 pub mod wire;
 pub mod zone;

@@ -1,0 +1,385 @@
+//! Dynamic updates, RFC 2136: changes packed into messages by octets and names, each with the
+//! fence as its prerequisite, and the same as a script for `nsupdate`.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write as _;
+
+use crate::name::Name;
+use crate::plan::Change;
+use crate::rr::{Rdata, Rrset, Ttl, Type};
+use crate::wire::{CLASS_ANY, CLASS_IN, CLASS_NONE, OPCODE_UPDATE, Writer};
+use crate::zone::Key;
+
+/// The most octets that one name may fill in a message; a larger one is split at record borders.
+pub const NAME_OCTETS_MAX: usize = 60_000;
+
+/// One step of the update section, RFC 2136, section 2.5.
+enum Op<'c> {
+    DeleteRrset(&'c Key),
+    Delete(&'c Key, &'c Rdata),
+    Add(&'c Key, Ttl, &'c Rdata),
+}
+
+impl Op<'_> {
+    fn is_deletion(&self) -> bool {
+        !matches!(self, Op::Add(..))
+    }
+}
+
+/// Single records go and come while the TTL stays. A changed TTL replaces the RRset: Knot
+/// ignores a known record that is added with another TTL.
+fn ops(change: &Change) -> Vec<Op<'_>> {
+    let key = &change.key;
+    match (&change.old, &change.new) {
+        (_, None) => vec![Op::DeleteRrset(key)],
+        (Some(old), Some(new)) if old.ttl() == new.ttl() => {
+            let deleted = change.removed().map(|rdata| Op::Delete(key, rdata));
+            deleted.chain(change.added().map(|rdata| Op::Add(key, new.ttl(), rdata))).collect()
+        }
+        (old, Some(new)) => {
+            let deleted = old.iter().map(|_| Op::DeleteRrset(key));
+            let added = new.rdata().iter().map(|rdata| Op::Add(key, new.ttl(), rdata));
+            deleted.chain(added).collect()
+        }
+    }
+}
+
+/// The steps of the changes of one name: what goes before what comes.
+fn ops_of_name(changes: &[Change]) -> Vec<Op<'_>> {
+    let (mut ops, added): (Vec<Op<'_>>, Vec<Op<'_>>) =
+        changes.iter().flat_map(ops).partition(Op::is_deletion);
+    ops.extend(added);
+    ops
+}
+
+/// What the fence must be for a message to be carried out, and what that message makes of it.
+#[derive(Clone, Debug)]
+pub struct FenceStep {
+    pub name: Name,
+    /// None: there must be no TXT record.
+    pub before: Option<Rdata>,
+    /// None: it stays.
+    pub after: Option<Rdata>,
+}
+
+impl FenceStep {
+    /// RFC 2136, sections 2.4.2 (the RRset is exactly this) and 2.4.3 (there is no such RRset).
+    fn write(&self, writer: &mut Writer) {
+        let class = if self.before.is_some() { CLASS_IN } else { CLASS_NONE };
+        writer.record(1, (&self.name, Type::TXT, class), Ttl::ZERO, self.before.as_ref());
+        if let Some(after) = &self.after {
+            writer.record(2, (&self.name, Type::TXT, CLASS_ANY), Ttl::ZERO, None);
+            writer.record(2, (&self.name, Type::TXT, CLASS_IN), Ttl::ZERO, Some(after));
+        }
+    }
+}
+
+/// How large messages may be. A single name may exceed both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    pub record_max: usize,
+    /// With the signature.
+    pub octets_max: usize,
+}
+
+/// One message, not signed yet, and what it does.
+#[derive(Debug)]
+pub struct Batch {
+    pub message: Vec<u8>,
+    pub changes: Vec<Change>,
+    /// Steps in its update section, the fence aside.
+    pub record_count: usize,
+}
+
+/// Changes on their way into messages.
+pub struct Packer {
+    zone: Name,
+    signature_len: usize,
+    /// In the order of names.
+    queue: VecDeque<Change>,
+    split: Vec<Name>,
+}
+
+impl Packer {
+    /// `changes` in the order of names; `signature_len` octets are left free in every message.
+    pub fn new(zone: Name, changes: Vec<Change>, signature_len: usize) -> Packer {
+        let mut packer = Packer {
+            zone,
+            signature_len,
+            queue: VecDeque::with_capacity(changes.len()),
+            split: Vec::new(),
+        };
+        for group in changes.chunk_by(|a, b| a.key.name == b.key.name) {
+            match ops_of_name(group).iter().map(octets).sum::<usize>() > NAME_OCTETS_MAX {
+                true => {
+                    packer.split.push(group[0].key.name.clone());
+                    packer.queue.extend(group.iter().flat_map(split));
+                }
+                false => packer.queue.extend(group.iter().cloned()),
+            }
+        }
+        packer
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The names that do not fit one message, so that their change is not atomic.
+    pub fn split_names(&self) -> &[Name] {
+        &self.split
+    }
+
+    /// The next message; with nothing left to change, one for the fence alone.
+    pub fn next(&mut self, id: u16, fence: &FenceStep, limits: Limits) -> Batch {
+        let mut writer = Writer::new(id, u16::from(OPCODE_UPDATE) << 11);
+        writer.question(&self.zone, Type::SOA, CLASS_IN);
+        fence.write(&mut writer);
+        let (mut changes, mut record_count) = (Vec::new(), 0);
+        while let Some(group) = self.group() {
+            let ops = ops_of_name(&self.queue.make_contiguous()[..group]);
+            if record_count > 0 && record_count + ops.len() > limits.record_max {
+                break;
+            }
+            let mark = writer.mark();
+            ops.iter().for_each(|op| write(op, &mut writer));
+            if record_count > 0 && writer.len() + self.signature_len > limits.octets_max {
+                writer.back_to(&mark);
+                break;
+            }
+            record_count += ops.len();
+            changes.extend(self.queue.drain(..group));
+        }
+        Batch { message: writer.finish(), changes, record_count }
+    }
+
+    /// How many changes at the head of the queue go together: those of one name, unless split.
+    fn group(&self) -> Option<usize> {
+        let first = &self.queue.front()?.key.name;
+        match self.split.contains(first) {
+            true => Some(1),
+            false => Some(self.queue.iter().take_while(|change| change.key.name == *first).count()),
+        }
+    }
+}
+
+fn write(op: &Op<'_>, writer: &mut Writer) {
+    match op {
+        Op::DeleteRrset(key) => {
+            writer.record(2, (&key.name, key.rtype, CLASS_ANY), Ttl::ZERO, None);
+        }
+        Op::Delete(key, rdata) => {
+            writer.record(2, (&key.name, key.rtype, CLASS_NONE), Ttl::ZERO, Some(rdata));
+        }
+        Op::Add(key, ttl, rdata) => {
+            writer.record(2, (&key.name, key.rtype, CLASS_IN), *ttl, Some(rdata));
+        }
+    }
+}
+
+/// Octets of a step whose owner is compressed to a pointer.
+fn octets(op: &Op<'_>) -> usize {
+    let rdata = match op {
+        Op::DeleteRrset(_) => 0,
+        Op::Delete(_, rdata) | Op::Add(_, _, rdata) => rdata.wire_len(),
+    };
+    12 + rdata
+}
+
+/// A change too large for one message as smaller ones in a row, each within the limit.
+fn split(change: &Change) -> Vec<Change> {
+    let ops = ops(change);
+    let mut parts: Vec<Change> = Vec::new();
+    let mut rest = ops.as_slice();
+    while !rest.is_empty() {
+        let mut size = 0;
+        let fits = rest.iter().take_while(|op| {
+            size += octets(op);
+            size <= NAME_OCTETS_MAX
+        });
+        let (part, after) = rest.split_at(fits.count());
+        rest = after;
+        let old = parts.last().map_or(&change.old, |last| &last.new).clone();
+        let new = applied(old.as_ref(), part);
+        parts.push(Change { key: change.key.clone(), old, new });
+    }
+    parts
+}
+
+fn applied(rrset: Option<&Rrset>, ops: &[Op<'_>]) -> Option<Rrset> {
+    let mut ttl = rrset.map_or(Ttl::ZERO, Rrset::ttl);
+    let mut data: BTreeSet<&Rdata> = rrset.iter().flat_map(|set| set.rdata()).collect();
+    for op in ops {
+        match op {
+            Op::DeleteRrset(_) => data.clear(),
+            Op::Delete(_, gone) => {
+                data.remove(gone);
+            }
+            Op::Add(_, new_ttl, come) => {
+                ttl = *new_ttl;
+                data.insert(come);
+            }
+        }
+    }
+    Rrset::new(ttl, data.into_iter().cloned().collect())
+}
+
+/// Writes a batch as commands for `nsupdate`.
+pub fn script(server: &str, zone: &Name, fence: &FenceStep, batch: &Batch) -> String {
+    let mut text = format!("server {server}\nzone {zone}\n");
+    let mut line = |line: std::fmt::Arguments<'_>| {
+        writeln!(text, "{line}").expect("writing to a String cannot fail");
+    };
+    match &fence.before {
+        Some(rdata) => line(format_args!("prereq yxrrset {} IN TXT {rdata}", fence.name)),
+        None => line(format_args!("prereq nxrrset {} IN TXT", fence.name)),
+    }
+    for group in batch.changes.chunk_by(|a, b| a.key.name == b.key.name) {
+        for op in ops_of_name(group) {
+            match op {
+                Op::DeleteRrset(key) => {
+                    line(format_args!("update delete {} {}", key.name, key.rtype))
+                }
+                Op::Delete(key, rdata) => {
+                    line(format_args!("update delete {} {} {rdata}", key.name, key.rtype));
+                }
+                Op::Add(key, ttl, rdata) => {
+                    line(format_args!("update add {} {ttl} {} {rdata}", key.name, key.rtype));
+                }
+            }
+        }
+    }
+    line(format_args!("send"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Header, MESSAGE_MAX, Reader};
+    use hickory_proto::op::Message;
+    use hickory_proto::serialize::binary::BinDecodable;
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    const LIMITS: Limits = Limits { record_max: 200, octets_max: 8_192 };
+
+    fn set(ttl: u32, numbers: impl IntoIterator<Item = u32>) -> Option<Rrset> {
+        let data = numbers.into_iter().map(|n| Rdata::A(Ipv4Addr::from(0x0a00_0000 + n)));
+        Rrset::new(Ttl::from_secs(ttl), data.collect())
+    }
+
+    fn change(name: &str, old: Option<Rrset>, new: Option<Rrset>) -> Change {
+        Change { key: Key { name: name.parse().unwrap(), rtype: Type::A }, old, new }
+    }
+
+    fn fence() -> FenceStep {
+        let rdata = Rdata::Other(std::sync::Arc::from(*b"\x03v=1"));
+        let name = "_mesozone.mesos".parse().unwrap();
+        FenceStep { name, before: Some(rdata), after: None }
+    }
+
+    fn packed(changes: Vec<Change>, limits: Limits) -> Vec<Batch> {
+        let mut packer = Packer::new("mesos".parse().unwrap(), changes, 100);
+        let mut batches = Vec::new();
+        while !packer.is_empty() {
+            batches.push(packer.next(1, &fence(), limits));
+        }
+        batches
+    }
+
+    #[track_caller]
+    fn check(old: Option<Rrset>, new: Option<Rrset>, expected: &[&str]) {
+        let batch = packed(vec![change("a.mesos", old, new)], LIMITS).remove(0);
+        let text = script("127.0.0.1 53", &"mesos".parse().unwrap(), &fence(), &batch);
+        let updates: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("update ")).collect();
+        assert_eq!(updates, expected);
+    }
+
+    #[test]
+    fn each_change_takes_the_fewest_steps() {
+        check(None, set(60, [1]), &["add a.mesos. 60 A 10.0.0.1"]);
+        check(set(60, [1, 2]), None, &["delete a.mesos. A"]);
+        check(
+            set(60, [1, 2]),
+            set(60, [2, 3]),
+            &["delete a.mesos. A 10.0.0.1", "add a.mesos. 60 A 10.0.0.3"],
+        );
+        check(
+            set(30, [1]),
+            set(60, [1, 2]),
+            &["delete a.mesos. A", "add a.mesos. 60 A 10.0.0.1", "add a.mesos. 60 A 10.0.0.2"],
+        );
+    }
+
+    #[test]
+    fn a_message_carries_its_fence_and_reads_back() {
+        let batch = packed(vec![change("a.mesos", None, set(60, [1]))], LIMITS).remove(0);
+        let read = Message::from_bytes(&batch.message).unwrap();
+        assert_eq!(read.answers.len(), 1, "one prerequisite");
+        assert_eq!(read.answers[0].name.to_ascii(), "_mesozone.mesos.");
+        assert_eq!(read.authorities.len(), 1, "one update");
+        let header = Header::parse(&batch.message).unwrap();
+        assert_eq!(header.opcode(), OPCODE_UPDATE);
+    }
+
+    #[test]
+    fn a_name_stays_in_one_message_up_to_its_limit() {
+        let names: Vec<Change> =
+            (0..500).map(|n| change(&format!("n{n:03}.mesos"), None, set(60, [n]))).collect();
+        let batches = packed(names, LIMITS);
+        assert!(batches.iter().all(|b| b.record_count <= 200 && b.message.len() <= 8_092));
+        let large = packed(vec![change("a.mesos", None, set(60, 0..2_000))], LIMITS);
+        assert_eq!(large.len(), 1);
+    }
+
+    #[test]
+    fn a_name_beyond_the_limit_is_split_at_record_borders() {
+        let cases = [
+            (None, set(60, 0..9_000)),
+            (set(60, 0..9_000), set(60, 9_000..18_000)),
+            (set(30, 0..9_000), set(60, 0..9_000)),
+        ];
+        for (old, new) in cases {
+            let batches = packed(vec![change("a.mesos", old.clone(), new.clone())], LIMITS);
+            assert!(batches.len() > 1);
+            let mut reached = old;
+            for batch in &batches {
+                assert!(batch.message.len() + 100 <= MESSAGE_MAX);
+                for part in &batch.changes {
+                    assert_eq!(part.old, reached);
+                    reached = part.new.clone();
+                }
+            }
+            assert_eq!(reached, new);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_or_doubled_in_packing(
+            sizes in prop::collection::vec(1_u32..40, 1..60),
+            record_max in 1_usize..100,
+            octets_max in 200_usize..4_000,
+        ) {
+            let changes: Vec<Change> = sizes
+                .iter()
+                .enumerate()
+                .map(|(n, size)| change(&format!("n{n:03}.mesos"), None, set(60, 0..*size)))
+                .collect();
+            let batches = packed(changes.clone(), Limits { record_max, octets_max });
+            let sent: Vec<Change> = batches.iter().flat_map(|b| b.changes.clone()).collect();
+            prop_assert_eq!(sent, changes);
+            for batch in batches {
+                let (header, mut reader) = Reader::behind_question(&batch.message).unwrap();
+                reader.skip_record().unwrap();
+                for _ in 0..header.counts[2] {
+                    let record = reader.record().unwrap();
+                    prop_assert!(record.owner.is_below(&"mesos".parse().unwrap()));
+                }
+                prop_assert!(reader.is_at_end());
+                prop_assert_eq!(usize::from(header.counts[2]), batch.record_count);
+            }
+        }
+    }
+}
