@@ -253,7 +253,11 @@ fn plain(body: Pieces) -> Response {
 
 /// Half the body, then the connection is closed without the last chunk.
 fn broken_off(body: Pieces) -> Response {
-    let halfway = stream::iter([Err(io::Error::other("the body is cut off here"))]);
+    let halfway = stream::once(async {
+        // What came before has to be on its way, or the connection ends without even a status.
+        tokio::task::yield_now().await;
+        Err(io::Error::other("the body is cut off here"))
+    });
     let chunks = stream::iter(body.first_half().map(Ok)).chain(halfway);
     ([JSON], Body::from_stream(chunks)).into_response()
 }
