@@ -1,1 +1,2 @@
-fn main(){}
+mod simulated;
+mod simulated_master;
