@@ -114,7 +114,8 @@ fn rate(text: &str) -> Result<f64, String> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(options.agents != Some(0) && options.frameworks > 0, "a cluster needs both");
+    ensure!(options.agents != Some(0), "--agents: a cluster has at least one");
+    ensure!(options.frameworks > 0, "--frameworks: a cluster has at least one");
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("listening on {}", options.listen))?;
@@ -137,7 +138,7 @@ fn master(options: Options, address: SocketAddrV4) -> Master {
     let mut cluster = Cluster::new(
         &Shape {
             tasks: options.tasks,
-            agents: options.agents.unwrap_or(options.tasks / 20).max(3),
+            agents: options.agents.unwrap_or((options.tasks / 20).max(3)),
             frameworks: options.frameworks,
             seed: options.seed,
         },
