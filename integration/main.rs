@@ -1,2 +1,4 @@
 //! One test binary: everything that needs the whole program, a server, or a recording.
 mod cases;
+mod simulated;
+mod simulated_master;
