@@ -1,5 +1,6 @@
 pub mod catalog;
 pub mod cluster;
+pub mod config;
 pub mod current;
 pub mod fence;
 pub mod mesos;

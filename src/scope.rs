@@ -34,6 +34,13 @@ impl Pattern {
         Ok(Pattern { labels, any_depth, text: text.to_owned() })
     }
 
+    /// Whether everything it matches lies within `zone`.
+    pub fn is_within(&self, zone: &Name) -> bool {
+        let ending: Vec<_> = zone.labels().collect();
+        let deeper = self.labels.len().checked_sub(ending.len());
+        deeper.is_some_and(|at| self.labels[at..].iter().zip(&ending).all(|(p, l)| **p == **l))
+    }
+
     pub fn matches(&self, name: &Name) -> bool {
         let labels: Vec<_> = name.labels().collect();
         let Some(deeper) = labels.len().checked_sub(self.labels.len()) else { return false };

@@ -1,0 +1,752 @@
+//! The configuration: TOML read into types that exist only when valid. Looks at no file but the
+//! text it is given; secrets stay where they are and are named, not held.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::cluster::Endpoint;
+use crate::fence::Owner;
+use crate::name::Name;
+use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
+use crate::rr::Ttl;
+use crate::scope::{Pattern, Scope};
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub mesos: Mesos,
+    pub rules: Rules,
+    pub owner: Owner,
+    pub targets: Vec<Target>,
+    pub server: Option<Server>,
+}
+
+/// Where the cluster is read.
+#[derive(Clone, Debug)]
+pub struct Mesos {
+    pub masters: Vec<Master>,
+    pub poll_interval: Duration,
+    pub failover_hold: Duration,
+    /// To connect, and of silence while reading.
+    pub timeout: Duration,
+    pub auth: Option<Auth>,
+    pub tls: Tls,
+}
+
+/// One master's address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Master {
+    pub scheme: Scheme,
+    pub endpoint: Endpoint,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Scheme::Http { "http" } else { "https" })
+    }
+}
+
+/// Where a secret is: never in the configuration itself.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Secret {
+    File(PathBuf),
+    Env(String),
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Secret::File(path) => write!(f, "{}", path.display()),
+            Secret::Env(name) => write!(f, "${name}"),
+        }
+    }
+}
+
+/// What the masters want to see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Auth {
+    Basic {
+        principal: String,
+        secret: Secret,
+    },
+    /// An `Authorization` value, verbatim.
+    Header(Secret),
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+/// One zone on one name server.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub name: String,
+    /// The primary; its port is always there.
+    pub server: Endpoint,
+    pub scope: Scope,
+    pub update_key: Secret,
+    pub transfer_key: Secret,
+    pub check_interval: Duration,
+    pub batch_window: Duration,
+    pub rrset_max: RrsetMax,
+}
+
+/// How many records of an RRset are published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RrsetMax {
+    /// All; where the server refuses, the hundred it takes by default.
+    Auto,
+    Never,
+    At(usize),
+}
+
+/// The bundled server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    pub name_servers: BTreeMap<Name, Vec<IpAddr>>,
+    pub rname: Name,
+    pub refresh: Duration,
+    pub retry: Duration,
+    pub expire: Duration,
+    pub negative_ttl: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{text}{hint}", text = .0.to_string().trim_end(), hint = nearest_known_key(.0))]
+    Toml(#[from] toml::de::Error),
+    #[error("two targets are named {0:?}")]
+    SameName(String),
+    #[error("the targets {0:?} and {1:?} have one server, zone and key")]
+    SameTarget(String, String),
+    #[error("target {target:?}: the zone {zone} is neither the domain {domain} nor above it")]
+    ZoneElsewhere { target: String, zone: Name, domain: Name },
+    #[error("target {target:?}: protect pattern {pattern:?} is not inside the zone {zone}")]
+    ProtectElsewhere { target: String, pattern: String, zone: Name },
+    #[error("target {0:?}: give tsig_key_file or tsig_key_env, one of them")]
+    NoKey(String),
+    #[error("target {0:?}: give transfer_key_file or transfer_key_env, not both")]
+    TwoTransferKeys(String),
+    #[error(
+        "[mesos] auth: give principal and secret_file (or secret_env), or header_file (or \
+         header_env)"
+    )]
+    Auth,
+    #[error("[mesos] tls: cert_file and key_file go together")]
+    HalfCertificate,
+    #[error("[mesos] masters: at least one is needed")]
+    NoMaster,
+    #[error("[server] listen: at least one address is needed")]
+    NoListen,
+    #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
+    NothingToDo,
+}
+
+impl Config {
+    /// Reads a configuration.
+    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        let raw: Raw = toml::from_str(text)?;
+        let zone = raw.zone;
+        let rules = Rules {
+            domain: zone.domain.0,
+            ttl: Ttl::from_secs(zone.ttl.0.as_secs() as u32), // Bounded where it is read.
+            ip_sources: zone.ip_sources.0,
+            label_rules: zone.label_rules.0,
+            srv_weight: zone.srv_weight,
+            unhealthy: zone.unhealthy.0,
+        };
+        let owner = raw.ha.owner.map_or_else(|| Owner::of_domain(&rules.domain), |owner| owner.0);
+        let mut targets = Vec::with_capacity(raw.target.len());
+        for target in raw.target {
+            targets.push(target.check(&rules.domain, &owner)?);
+        }
+        check_distinct(&targets)?;
+        let server = raw.server.map(|server| server.check(&rules.domain)).transpose()?;
+        Ok(Config { mesos: raw.mesos.check()?, rules, owner, targets, server })
+    }
+
+    /// Whether `run` would have anything to do.
+    pub fn check_purpose(&self) -> Result<(), ConfigError> {
+        match self.targets.is_empty() && self.server.is_none() {
+            true => Err(ConfigError::NothingToDo),
+            false => Ok(()),
+        }
+    }
+}
+
+fn check_distinct(targets: &[Target]) -> Result<(), ConfigError> {
+    let mut names = HashSet::new();
+    if let Some(twice) = targets.iter().find(|target| !names.insert(&target.name)) {
+        return Err(ConfigError::SameName(twice.name.clone()));
+    }
+    for (at, target) in targets.iter().enumerate() {
+        let same = |other: &&Target| {
+            other.server == target.server
+                && other.scope.zone == target.scope.zone
+                && other.update_key == target.update_key
+        };
+        if let Some(twin) = targets[..at].iter().find(same) {
+            return Err(ConfigError::SameTarget(twin.name.clone(), target.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// "; did you mean `domain`?": serde's message lists the keys it knows between backticks.
+fn nearest_known_key(error: &toml::de::Error) -> String {
+    let mut words = error.message().split('`').skip(1).step_by(2);
+    let unknown = words.next().filter(|_| error.message().starts_with("unknown field"));
+    let nearest = unknown.and_then(|word| words.min_by_key(|known| distance(word, known)));
+    nearest.map_or_else(String::new, |known| format!("\ndid you mean `{known}`?"))
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    mesos: RawMesos,
+    #[serde(default)]
+    zone: RawZone,
+    #[serde(default)]
+    target: Vec<RawTarget>,
+    server: Option<RawServer>,
+    #[serde(default)]
+    ha: RawHa,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMesos {
+    masters: Vec<Text<Master>>,
+    #[serde(default, rename = "watch")]
+    _watch: Option<Text<Watch>>,
+    #[serde(default = "secs::<10>")]
+    poll_interval: Text<Span>,
+    #[serde(default = "secs::<600>")]
+    failover_hold: Text<Span>,
+    #[serde(default = "secs::<30>")]
+    timeout: Text<Span>,
+    auth: Option<RawAuth>,
+    #[serde(default)]
+    tls: Tls,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAuth {
+    principal: Option<String>,
+    secret_file: Option<PathBuf>,
+    secret_env: Option<String>,
+    header_file: Option<PathBuf>,
+    header_env: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawZone {
+    domain: Text<Domain>,
+    ttl: Text<Seconds>,
+    ip_sources: IpSources,
+    label_rules: Text<LabelRules>,
+    srv_weight: u16,
+    unhealthy: Text<Unhealthy>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTarget {
+    name: String,
+    server: Text<ServerAddress>,
+    zone: Option<Text<Domain>>,
+    tsig_key_file: Option<PathBuf>,
+    tsig_key_env: Option<String>,
+    transfer_key_file: Option<PathBuf>,
+    transfer_key_env: Option<String>,
+    #[serde(default)]
+    protect: Vec<Text<Pattern>>,
+    #[serde(default = "secs::<10>")]
+    check_interval: Text<Span>,
+    #[serde(default = "millis::<100>")]
+    batch_window: Text<Span>,
+    #[serde(default)]
+    rrset_max: RrsetMax,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawServer {
+    listen: Vec<SocketAddr>,
+    #[serde(default)]
+    ns: BTreeMap<String, Vec<IpAddr>>,
+    #[serde(default)]
+    soa: RawSoa,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSoa {
+    rname: Option<Text<Domain>>,
+    refresh: Text<Seconds>,
+    retry: Text<Seconds>,
+    expire: Text<Seconds>,
+    negative_ttl: Text<Seconds>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawHa {
+    owner: Option<Text<Owner>>,
+}
+
+impl Default for RawZone {
+    fn default() -> RawZone {
+        RawZone {
+            domain: Text(Domain::default().0),
+            ttl: seconds(60),
+            ip_sources: IpSources(vec![IpSource::Netinfo, IpSource::Mesos, IpSource::Host]),
+            label_rules: Text(LabelRules::Rfc1123),
+            srv_weight: 1,
+            unhealthy: Text(Unhealthy::Withhold),
+        }
+    }
+}
+
+impl Default for RawSoa {
+    fn default() -> RawSoa {
+        RawSoa {
+            rname: None,
+            refresh: seconds(60),
+            retry: seconds(600),
+            expire: seconds(86_400),
+            negative_ttl: seconds(10),
+        }
+    }
+}
+
+impl RawMesos {
+    fn check(self) -> Result<Mesos, ConfigError> {
+        if self.masters.is_empty() {
+            return Err(ConfigError::NoMaster);
+        }
+        if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
+            return Err(ConfigError::HalfCertificate);
+        }
+        Ok(Mesos {
+            masters: self.masters.into_iter().map(|master| master.0).collect(),
+            poll_interval: self.poll_interval.0,
+            failover_hold: self.failover_hold.0,
+            timeout: self.timeout.0,
+            auth: self.auth.map(RawAuth::check).transpose()?,
+            tls: self.tls,
+        })
+    }
+}
+
+/// The one of two places that is given; an error when both are.
+fn secret(file: Option<PathBuf>, env: Option<String>) -> Result<Option<Secret>, ()> {
+    match (file, env) {
+        (Some(_), Some(_)) => Err(()),
+        (Some(path), None) => Ok(Some(Secret::File(path))),
+        (None, Some(name)) => Ok(Some(Secret::Env(name))),
+        (None, None) => Ok(None),
+    }
+}
+
+impl RawAuth {
+    fn check(self) -> Result<Auth, ConfigError> {
+        let basic = secret(self.secret_file, self.secret_env).map_err(|()| ConfigError::Auth)?;
+        let header = secret(self.header_file, self.header_env).map_err(|()| ConfigError::Auth)?;
+        match (self.principal, basic, header) {
+            (Some(principal), Some(secret), None) => Ok(Auth::Basic { principal, secret }),
+            (None, None, Some(header)) => Ok(Auth::Header(header)),
+            _ => Err(ConfigError::Auth),
+        }
+    }
+}
+
+impl RawTarget {
+    fn check(self, domain: &Name, owner: &Owner) -> Result<Target, ConfigError> {
+        let name = self.name;
+        let zone = self.zone.map_or_else(|| domain.clone(), |zone| zone.0);
+        if !domain.is_within(&zone) {
+            let domain = domain.clone();
+            return Err(ConfigError::ZoneElsewhere { target: name, zone, domain });
+        }
+        let protect: Vec<Pattern> = self.protect.into_iter().map(|pattern| pattern.0).collect();
+        if let Some(outside) = protect.iter().find(|pattern| !pattern.is_within(&zone)) {
+            let pattern = outside.to_string();
+            return Err(ConfigError::ProtectElsewhere { target: name, pattern, zone });
+        }
+        let update_key = secret(self.tsig_key_file, self.tsig_key_env).ok().flatten();
+        let update_key = update_key.ok_or_else(|| ConfigError::NoKey(name.clone()))?;
+        let transfer_key = secret(self.transfer_key_file, self.transfer_key_env)
+            .map_err(|()| ConfigError::TwoTransferKeys(name.clone()))?;
+        Ok(Target {
+            server: self.server.0.0,
+            scope: Scope { zone, domain: domain.clone(), owner: owner.clone(), protect },
+            transfer_key: transfer_key.unwrap_or_else(|| update_key.clone()),
+            update_key,
+            check_interval: self.check_interval.0,
+            batch_window: self.batch_window.0,
+            rrset_max: self.rrset_max,
+            name,
+        })
+    }
+}
+
+impl RawServer {
+    fn check(self, domain: &Name) -> Result<Server, ConfigError> {
+        if self.listen.is_empty() {
+            return Err(ConfigError::NoListen);
+        }
+        let given = self.ns.into_iter().map(|(name, addresses)| {
+            let name: Name = name.parse().map_err(<toml::de::Error as de::Error>::custom)?;
+            Ok((name, addresses))
+        });
+        let mut name_servers: BTreeMap<Name, Vec<IpAddr>> =
+            given.collect::<Result<_, ConfigError>>()?;
+        let ns1 = domain.child(b"ns1").map_err(<toml::de::Error as de::Error>::custom)?;
+        if name_servers.is_empty() {
+            let addresses = self.listen.iter().map(SocketAddr::ip);
+            let addresses = addresses.filter(|address| !address.is_unspecified()).collect();
+            name_servers.insert(ns1.clone(), addresses);
+        }
+        let root = ns1.child(b"root").map_err(<toml::de::Error as de::Error>::custom)?;
+        Ok(Server {
+            listen: self.listen,
+            name_servers,
+            rname: self.soa.rname.map_or(root, |rname| rname.0),
+            refresh: self.soa.refresh.0,
+            retry: self.soa.retry.0,
+            expire: self.soa.expire.0,
+            negative_ttl: self.soa.negative_ttl.0,
+        })
+    }
+}
+
+/// A value that is written as a string and read by [`Word::read`].
+struct Text<T: Word>(T::Value);
+
+trait Word {
+    type Value;
+    fn read(text: &str) -> Result<Self::Value, String>;
+}
+
+impl<'de, T: Word> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Text<T>, D::Error> {
+        let text = String::deserialize(from)?;
+        T::read(&text).map(Text).map_err(de::Error::custom)
+    }
+}
+
+/// "10s", "5m", "100ms", "1d", "0s".
+struct Span;
+
+impl Word for Span {
+    type Value = Duration;
+    fn read(text: &str) -> Result<Duration, String> {
+        let wrong = || format!("{text:?} is no duration: write it as 100ms, 10s, 5m, 1h or 1d");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+        let millis = match &text[digits..] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
+    }
+}
+
+/// A duration of whole seconds that fits a TTL.
+struct Seconds;
+
+impl Word for Seconds {
+    type Value = Duration;
+    fn read(text: &str) -> Result<Duration, String> {
+        let span = Span::read(text)?;
+        match span.subsec_nanos() == 0 && span.as_secs() <= i32::MAX as u64 {
+            true => Ok(span),
+            false => Err(format!("{text:?} is not a number of whole seconds below 2^31")),
+        }
+    }
+}
+
+struct Domain(Name);
+
+impl Default for Domain {
+    fn default() -> Domain {
+        Domain(Name::root().child(b"mesos").expect("one plain label"))
+    }
+}
+
+impl Word for Domain {
+    type Value = Name;
+    fn read(text: &str) -> Result<Name, String> {
+        match Name::from_str(text) {
+            Ok(name) if name.is_root() => Err("the root is no zone of ours".to_owned()),
+            Ok(name) => Ok(name),
+            Err(error) => Err(format!("{text:?} is no domain name: {error}")),
+        }
+    }
+}
+
+impl Word for Pattern {
+    type Value = Pattern;
+    fn read(text: &str) -> Result<Pattern, String> {
+        Pattern::parse(text).map_err(|error| format!("{text:?} is no name pattern: {error}"))
+    }
+}
+
+impl Word for Owner {
+    type Value = Owner;
+    fn read(text: &str) -> Result<Owner, String> {
+        Owner::parse(text).map_err(|error| error.to_string())
+    }
+}
+
+struct ServerAddress;
+
+impl Word for ServerAddress {
+    type Value = PortedEndpoint;
+    fn read(text: &str) -> Result<PortedEndpoint, String> {
+        let endpoint = Endpoint::parse(text)
+            .ok_or_else(|| format!("{text:?} is no server: write it as 10.0.0.53:53"))?;
+        let port = endpoint.port.or(Some(53));
+        Ok(PortedEndpoint(Endpoint { port, ..endpoint }))
+    }
+}
+
+struct PortedEndpoint(Endpoint);
+
+impl Word for Master {
+    type Value = Master;
+    fn read(text: &str) -> Result<Master, String> {
+        let wrong = || format!("{text:?} is no master: write it as http://10.0.0.1:5050");
+        if text.starts_with("zk://") {
+            return Err(format!(
+                "{text:?}: this version finds masters by http:// or https:// only"
+            ));
+        }
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (Scheme::Http, rest),
+            Some(("https", rest)) => (Scheme::Https, rest),
+            Some(_) => return Err(wrong()),
+            None => (Scheme::Http, text),
+        };
+        let endpoint = Endpoint::parse(rest.trim_end_matches('/')).ok_or_else(wrong)?;
+        if endpoint.host.to_string().contains(['/', '@', '?', ' ']) {
+            return Err(wrong());
+        }
+        let port = endpoint.port.or(Some(5050));
+        Ok(Master { scheme, endpoint: Endpoint { port, ..endpoint } })
+    }
+}
+
+struct Watch;
+
+impl Word for Watch {
+    type Value = ();
+    fn read(text: &str) -> Result<(), String> {
+        match text {
+            "poll" => Ok(()),
+            _ => Err(format!("watch = {text:?} is not in this version: it polls, \"poll\"")),
+        }
+    }
+}
+
+impl Word for LabelRules {
+    type Value = LabelRules;
+    fn read(text: &str) -> Result<LabelRules, String> {
+        match text {
+            "rfc1123" => Ok(LabelRules::Rfc1123),
+            "rfc952" => Ok(LabelRules::Rfc952),
+            _ => Err(format!("{text:?} is neither \"rfc1123\" nor \"rfc952\"")),
+        }
+    }
+}
+
+impl Word for Unhealthy {
+    type Value = Unhealthy;
+    fn read(text: &str) -> Result<Unhealthy, String> {
+        match text {
+            "withhold" => Ok(Unhealthy::Withhold),
+            "publish" => Ok(Unhealthy::Publish),
+            _ => Err(format!("{text:?} is neither \"withhold\" nor \"publish\"")),
+        }
+    }
+}
+
+impl Word for IpSource {
+    type Value = IpSource;
+    fn read(text: &str) -> Result<IpSource, String> {
+        match text {
+            "netinfo" => Ok(IpSource::Netinfo),
+            "docker" => Ok(IpSource::Docker),
+            "mesos" => Ok(IpSource::Mesos),
+            "host" => Ok(IpSource::Host),
+            "auto" => Ok(IpSource::Auto),
+            _ => Err(format!("{text:?} is none of netinfo, docker, mesos, host, auto")),
+        }
+    }
+}
+
+/// At least one source, none twice.
+struct IpSources(Vec<IpSource>);
+
+impl<'de> Deserialize<'de> for IpSources {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<IpSources, D::Error> {
+        let sources = Vec::<Text<IpSource>>::deserialize(from)?;
+        let sources: Vec<IpSource> = sources.into_iter().map(|source| source.0).collect();
+        let twice = (1..sources.len()).any(|at| sources[..at].contains(&sources[at]));
+        match sources.is_empty() || twice {
+            true => Err(de::Error::custom("ip_sources needs at least one source, none twice")),
+            false => Ok(IpSources(sources)),
+        }
+    }
+}
+
+impl Default for RrsetMax {
+    fn default() -> RrsetMax {
+        RrsetMax::Auto
+    }
+}
+
+impl<'de> Deserialize<'de> for RrsetMax {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<RrsetMax, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(usize),
+            Text(String),
+        }
+        match Either::deserialize(from) {
+            Ok(Either::Number(0)) => Ok(RrsetMax::Never),
+            Ok(Either::Number(max)) => Ok(RrsetMax::At(max)),
+            Ok(Either::Text(text)) if text == "auto" => Ok(RrsetMax::Auto),
+            _ => Err(de::Error::custom("rrset_max is \"auto\" or a number, 0 to cut nothing")),
+        }
+    }
+}
+
+fn seconds(count: u64) -> Text<Seconds> {
+    Text(Duration::from_secs(count))
+}
+
+fn secs<const COUNT: u64>() -> Text<Span> {
+    Text(Duration::from_secs(COUNT))
+}
+
+fn millis<const COUNT: u64>() -> Text<Span> {
+    Text(Duration::from_millis(COUNT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n";
+
+    fn target(more: &str) -> String {
+        format!(
+            "{LEAST}[[target]]\nname = \"bind\"\nserver = \"10.0.0.53\"\ntsig_key_file = \"k\"\n{more}"
+        )
+    }
+
+    #[track_caller]
+    fn check_refused(text: &str, part: &str) {
+        let error = Config::parse(text).expect_err("refused").to_string();
+        assert!(error.contains(part), "{error}");
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documents() {
+        let config = Config::parse(&target("")).unwrap();
+        assert_eq!(config.rules.domain.to_string(), "mesos.");
+        assert_eq!(config.rules.ttl, Ttl::from_secs(60));
+        assert_eq!(config.rules.unhealthy, Unhealthy::Withhold);
+        assert_eq!(config.owner.to_string(), "mesos");
+        assert_eq!(config.mesos.failover_hold, Duration::from_secs(600));
+        let target = &config.targets[0];
+        assert_eq!(target.server.port, Some(53));
+        assert_eq!(target.scope.zone.to_string(), "mesos.");
+        assert_eq!(target.transfer_key, Secret::File("k".into()));
+        assert_eq!(target.rrset_max, RrsetMax::Auto);
+        let server =
+            Config::parse(&format!("{LEAST}[server]\nlisten = [\"127.0.0.1:53\"]")).unwrap();
+        let server = server.server.unwrap();
+        assert_eq!(server.rname.to_string(), "root.ns1.mesos.");
+        assert_eq!(server.name_servers.keys().next().unwrap().to_string(), "ns1.mesos.");
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
+        let text = format!("{LEAST}[zone]\ndomian = \"mesos\"\n");
+        check_refused(&text, "line 4, column 1");
+        check_refused(&text, "did you mean `domain`?");
+    }
+
+    #[test]
+    fn bad_values_are_told_where_they_stand() {
+        check_refused(&format!("{LEAST}[zone]\nttl = \"soon\"\n"), "line 4");
+        check_refused(&format!("{LEAST}[zone]\nttl = \"100ms\"\n"), "whole seconds");
+        check_refused(&format!("{LEAST}[zone]\nip_sources = []\n"), "at least one");
+        check_refused("[mesos]\nmasters = []\n", "at least one");
+        check_refused("[mesos]\nmasters = [\"zk://a/mesos\"]\n", "this version");
+        check_refused("[mesos]\nmasters = [\"ftp://a\"]\n", "http://10.0.0.1:5050");
+        check_refused(&target("rrset_max = \"some\""), "rrset_max");
+        check_refused(&target("zone = \"example\""), "neither the domain");
+        check_refused(&target("protect = [\"ns1.example\"]"), "not inside the zone");
+        check_refused(&target("tsig_key_env = \"K\""), "one of them");
+        let other = "[[target]]\nname = \"b\"\nserver = \"10.0.0.53:53\"\ntsig_key_file = \"k\"\n";
+        check_refused(&target(other), "one server, zone and key");
+        check_refused(&target(&other.replace("\"b\"", "\"bind\"")), "two targets");
+        check_refused(
+            &format!("{LEAST}auth = {{ principal = \"p\" }}\n"),
+            "principal and secret_file",
+        );
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, millis) in [("0s", 0), ("100ms", 100), ("5m", 300_000), ("1d", 86_400_000)] {
+            assert_eq!(Span::read(text), Ok(Duration::from_millis(millis)));
+        }
+        for bad in ["", "5", "s", "5 s", "-1s", "5y", "99999999999999999999s"] {
+            assert!(Span::read(bad).is_err(), "{bad}");
+        }
+    }
+}
