@@ -78,14 +78,13 @@ impl FenceStep {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     pub record_max: usize,
-    /// With the signature.
+    /// Of the records; fence and signature come on top.
     pub octets_max: usize,
 }
 
-/// One message, not signed yet, and what it does.
-#[derive(Debug)]
+/// The changes that go into one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    pub message: Vec<u8>,
     pub changes: Vec<Change>,
     /// Steps in its update section, the fence aside.
     pub record_count: usize,
@@ -93,30 +92,33 @@ pub struct Batch {
 
 /// Changes on their way into messages.
 pub struct Packer {
-    zone: Name,
-    signature_len: usize,
-    /// In the order of names.
-    queue: VecDeque<Change>,
+    /// In the order of names, each with the steps it takes and their octets.
+    queue: VecDeque<Sized>,
     split: Vec<Name>,
 }
 
+struct Sized {
+    change: Change,
+    record_count: usize,
+    octets: usize,
+    /// It goes into the same message as the one before it.
+    together: bool,
+}
+
 impl Packer {
-    /// `changes` in the order of names; `signature_len` octets are left free in every message.
-    pub fn new(zone: Name, changes: Vec<Change>, signature_len: usize) -> Packer {
-        let mut packer = Packer {
-            zone,
-            signature_len,
-            queue: VecDeque::with_capacity(changes.len()),
-            split: Vec::new(),
-        };
+    /// `changes` in the order of names.
+    pub fn new(changes: Vec<Change>) -> Packer {
+        let mut packer =
+            Packer { queue: VecDeque::with_capacity(changes.len()), split: Vec::new() };
         for group in changes.chunk_by(|a, b| a.key.name == b.key.name) {
-            match ops_of_name(group).iter().map(octets).sum::<usize>() > NAME_OCTETS_MAX {
-                true => {
-                    packer.split.push(group[0].key.name.clone());
-                    packer.queue.extend(group.iter().flat_map(split));
-                }
-                false => packer.queue.extend(group.iter().cloned()),
+            let sized: Vec<Sized> = group.iter().map(Sized::new).collect();
+            if sized.iter().map(|sized| sized.octets).sum::<usize>() <= NAME_OCTETS_MAX {
+                let together = sized.into_iter().enumerate();
+                packer.queue.extend(together.map(|(at, s)| Sized { together: at > 0, ..s }));
+                continue;
             }
+            packer.split.push(group[0].key.name.clone());
+            packer.queue.extend(group.iter().flat_map(split).map(|part| Sized::new(&part)));
         }
         packer
     }
@@ -130,37 +132,43 @@ impl Packer {
         &self.split
     }
 
-    /// The next message; with nothing left to change, one for the fence alone.
-    pub fn next(&mut self, id: u16, fence: &FenceStep, limits: Limits) -> Batch {
-        let mut writer = Writer::new(id, u16::from(OPCODE_UPDATE) << 11);
-        writer.question(&self.zone, Type::SOA, CLASS_IN);
-        fence.write(&mut writer);
-        let (mut changes, mut record_count) = (Vec::new(), 0);
-        while let Some(group) = self.group() {
-            let ops = ops_of_name(&self.queue.make_contiguous()[..group]);
-            if record_count > 0 && record_count + ops.len() > limits.record_max {
+    /// What goes into the next message; empty at the end.
+    pub fn take(&mut self, limits: Limits) -> Batch {
+        let (mut count, mut record_count, mut octets) = (0, 0, 0);
+        while count < self.queue.len() {
+            let mut end = count + 1;
+            end += self.queue.range(end..).take_while(|sized| sized.together).count();
+            let records: usize = self.queue.range(count..end).map(|s| s.record_count).sum();
+            let size: usize = self.queue.range(count..end).map(|s| s.octets).sum();
+            let full =
+                record_count + records > limits.record_max || octets + size > limits.octets_max;
+            if count > 0 && full {
                 break;
             }
-            let mark = writer.mark();
-            ops.iter().for_each(|op| write(op, &mut writer));
-            if record_count > 0 && writer.len() + self.signature_len > limits.octets_max {
-                writer.back_to(&mark);
-                break;
-            }
-            record_count += ops.len();
-            changes.extend(self.queue.drain(..group));
+            (count, record_count, octets) = (end, record_count + records, octets + size);
         }
-        Batch { message: writer.finish(), changes, record_count }
+        let changes = self.queue.drain(..count).map(|sized| sized.change).collect();
+        Batch { changes, record_count }
     }
+}
 
-    /// How many changes at the head of the queue go together: those of one name, unless split.
-    fn group(&self) -> Option<usize> {
-        let first = &self.queue.front()?.key.name;
-        match self.split.contains(first) {
-            true => Some(1),
-            false => Some(self.queue.iter().take_while(|change| change.key.name == *first).count()),
-        }
+impl Sized {
+    fn new(change: &Change) -> Sized {
+        let ops = ops(change);
+        let octets = change.key.name.wire_len() + ops.iter().map(octets).sum::<usize>();
+        Sized { change: change.clone(), record_count: ops.len(), octets, together: false }
     }
+}
+
+/// Encodes a message that is not signed yet.
+pub fn encode(id: u16, zone: &Name, fence: &FenceStep, batch: &Batch) -> Vec<u8> {
+    let mut writer = Writer::new(id, u16::from(OPCODE_UPDATE) << 11);
+    writer.question(zone, Type::SOA, CLASS_IN);
+    fence.write(&mut writer);
+    for group in batch.changes.chunk_by(|a, b| a.key.name == b.key.name) {
+        ops_of_name(group).iter().for_each(|op| write(op, &mut writer));
+    }
+    writer.finish()
 }
 
 fn write(op: &Op<'_>, writer: &mut Writer) {
@@ -280,12 +288,16 @@ mod tests {
     }
 
     fn packed(changes: Vec<Change>, limits: Limits) -> Vec<Batch> {
-        let mut packer = Packer::new("mesos".parse().unwrap(), changes, 100);
+        let mut packer = Packer::new(changes);
         let mut batches = Vec::new();
         while !packer.is_empty() {
-            batches.push(packer.next(1, &fence(), limits));
+            batches.push(packer.take(limits));
         }
         batches
+    }
+
+    fn encoded(batch: &Batch) -> Vec<u8> {
+        encode(1, &"mesos".parse().unwrap(), &fence(), batch)
     }
 
     #[track_caller]
@@ -315,11 +327,11 @@ mod tests {
     #[test]
     fn a_message_carries_its_fence_and_reads_back() {
         let batch = packed(vec![change("a.mesos", None, set(60, [1]))], LIMITS).remove(0);
-        let read = Message::from_bytes(&batch.message).unwrap();
+        let read = Message::from_bytes(&encoded(&batch)).unwrap();
         assert_eq!(read.answers.len(), 1, "one prerequisite");
         assert_eq!(read.answers[0].name.to_ascii(), "_mesozone.mesos.");
         assert_eq!(read.authorities.len(), 1, "one update");
-        let header = Header::parse(&batch.message).unwrap();
+        let header = Header::parse(&encoded(&batch)).unwrap();
         assert_eq!(header.opcode(), OPCODE_UPDATE);
     }
 
@@ -328,7 +340,7 @@ mod tests {
         let names: Vec<Change> =
             (0..500).map(|n| change(&format!("n{n:03}.mesos"), None, set(60, [n]))).collect();
         let batches = packed(names, LIMITS);
-        assert!(batches.iter().all(|b| b.record_count <= 200 && b.message.len() <= 8_092));
+        assert!(batches.iter().all(|b| b.record_count <= 200 && encoded(b).len() <= 8_192));
         let large = packed(vec![change("a.mesos", None, set(60, 0..2_000))], LIMITS);
         assert_eq!(large.len(), 1);
     }
@@ -345,7 +357,7 @@ mod tests {
             assert!(batches.len() > 1);
             let mut reached = old;
             for batch in &batches {
-                assert!(batch.message.len() + 100 <= MESSAGE_MAX);
+                assert!(encoded(batch).len() + 400 <= MESSAGE_MAX);
                 for part in &batch.changes {
                     assert_eq!(part.old, reached);
                     reached = part.new.clone();
@@ -371,7 +383,8 @@ mod tests {
             let sent: Vec<Change> = batches.iter().flat_map(|b| b.changes.clone()).collect();
             prop_assert_eq!(sent, changes);
             for batch in batches {
-                let (header, mut reader) = Reader::behind_question(&batch.message).unwrap();
+                let message = encoded(&batch);
+                let (header, mut reader) = Reader::behind_question(&message).unwrap();
                 reader.skip_record().unwrap();
                 for _ in 0..header.counts[2] {
                     let record = reader.record().unwrap();

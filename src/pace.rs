@@ -1,0 +1,121 @@
+//! How many messages to have unanswered, and how many records to put into one: found by trying,
+//! since servers differ. Knot commits waiting messages together and gains eighteenfold from a
+//! window; BIND and PowerDNS gain nothing.
+
+use std::time::Duration;
+
+use crate::update::Limits;
+
+/// The most messages without an answer.
+pub const WINDOW_MAX: usize = 32;
+const RECORD_MAX: usize = 200;
+const OCTETS_MAX: usize = 8_192;
+/// A reply slower than this means that messages are too large.
+const SLOW: Duration = Duration::from_secs(1);
+/// A doubled window must bring this much more to stay.
+const GAIN: f64 = 1.3;
+
+/// What was learnt about one server. Starts careful.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    window: usize,
+    record_max: usize,
+    trial: Trial,
+    /// The throughput of half the window, in records a second.
+    half: f64,
+    settled: bool,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Trial {
+    answers: usize,
+    records: usize,
+    took: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        let trial = Trial::default();
+        Pace { window: 1, record_max: RECORD_MAX, trial, half: 0.0, settled: false }
+    }
+}
+
+impl Pace {
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits { record_max: self.record_max, octets_max: OCTETS_MAX }
+    }
+
+    /// A message was answered `latency` after it was sent and `since` after the answer before it.
+    pub fn answered(&mut self, records: usize, latency: Duration, since: Duration) {
+        if latency > SLOW {
+            self.record_max = (self.record_max / 2).max(1);
+            self.window = 1;
+            self.settled = true;
+            return;
+        }
+        self.record_max = (self.record_max + self.record_max / 16 + 1).min(RECORD_MAX);
+        self.trial.answers += 1;
+        self.trial.records += records;
+        self.trial.took += since;
+        if !self.settled && self.trial.answers >= 2 * self.window + 4 {
+            self.judge();
+        }
+    }
+
+    fn judge(&mut self) {
+        let trial = std::mem::take(&mut self.trial);
+        let throughput = trial.records as f64 / trial.took.as_secs_f64().max(1e-6); // A ratio.
+        match throughput > self.half * GAIN {
+            true if self.window < WINDOW_MAX => {
+                self.half = throughput;
+                self.window *= 2;
+            }
+            true => self.settled = true,
+            false => {
+                self.window = (self.window / 2).max(1);
+                self.settled = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays a server that needs `each` a message and `commit` for all that wait together.
+    #[track_caller]
+    fn check(each: Duration, commit: Duration, expected: std::ops::RangeInclusive<usize>) {
+        let mut pace = Pace::default();
+        for _ in 0..400 {
+            let window = pace.window();
+            let since = each + commit / window as u32;
+            pace.answered(200, since * window as u32, since);
+        }
+        assert!(expected.contains(&pace.window()), "window {}", pace.window());
+    }
+
+    #[test]
+    fn the_window_grows_only_where_it_helps() {
+        let ms = Duration::from_millis;
+        check(ms(2), ms(0), 1..=1);
+        check(Duration::from_micros(100), ms(12), 16..=32);
+    }
+
+    #[test]
+    fn slow_replies_shrink_messages_and_quick_ones_let_them_grow_back() {
+        let mut pace = Pace::default();
+        for _ in 0..3 {
+            pace.answered(200, Duration::from_secs(2), Duration::from_secs(2));
+        }
+        assert_eq!(pace.limits().record_max, 25);
+        for _ in 0..100 {
+            pace.answered(25, Duration::from_millis(5), Duration::from_millis(5));
+        }
+        assert_eq!(pace.limits().record_max, 200);
+    }
+}
