@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::current::Current;
-use crate::fence::{self, Found};
-use crate::name::{Name, NameError};
+use crate::fence::Found;
+use crate::name::Name;
 use crate::rr::{Rdata, Rrset, Serial, Ttl, Type};
 use crate::scope::{Foreign, Scope};
 use crate::transfer::Item;
@@ -21,8 +21,8 @@ pub struct View {
 }
 
 /// Gathers the records of a transfer.
-pub struct Gathering<'s> {
-    scope: &'s Scope,
+pub struct Gathering {
+    scope: Scope,
     fence_name: Name,
     whole: Vec<(Key, Ttl, Rdata)>,
     foreign: Foreign,
@@ -46,18 +46,18 @@ struct Delta {
     way: Way,
 }
 
-impl<'s> Gathering<'s> {
-    pub fn new(scope: &'s Scope) -> Result<Gathering<'s>, NameError> {
-        Ok(Gathering {
+impl Gathering {
+    pub fn new(scope: Scope, fence_name: Name) -> Gathering {
+        Gathering {
             scope,
-            fence_name: fence::name(&scope.domain)?,
+            fence_name,
             whole: Vec::new(),
             foreign: Foreign::default(),
             fence: BTreeSet::new(),
             deltas: Vec::new(),
             fence_deltas: Vec::new(),
             decisive: false,
-        })
+        }
     }
 
     pub fn take(&mut self, item: Item<'_, '_>) -> Result<(), WireError> {
@@ -74,7 +74,7 @@ impl<'s> Gathering<'s> {
         } else if self.is_fence(record) {
             self.fence.insert(record.rdata()?);
         } else {
-            self.foreign.note(self.scope, record)?;
+            self.foreign.note(&self.scope, record)?;
         }
         Ok(())
     }

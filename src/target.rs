@@ -1,0 +1,361 @@
+//! One zone on one name server: reading it, planning, and verifying what was written. Sending is
+//! in [`publish`](crate::publish).
+
+use std::collections::HashSet;
+use std::fmt;
+
+use tracing::{debug, warn};
+
+use crate::config::{self, RrsetMax};
+use crate::connection::{Connection, ConnectionError, now};
+use crate::current::Current;
+use crate::fence::{self, Claim, Fence, FenceError, Found, Instance, Until};
+use crate::name::{Name, NameError};
+use crate::pace::Pace;
+use crate::plan::{self, Gate, Plan, PlanId};
+use crate::reading::{Gathering, View};
+use crate::rr::{Rdata, Serial};
+use crate::snapshot::Snapshot;
+use crate::transfer::{Ask, Item, Outcome, TransferError};
+use crate::tsig::Key;
+use crate::wire::Rcode;
+use crate::zone::Zone;
+
+/// What BIND takes in an RRset unless told otherwise (`max-records-per-type`).
+pub(crate) const RRSET_MAX_OF_BIND: usize = 100;
+
+/// What was being done when something failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    Connect,
+    Soa,
+    Transfer,
+    Fence,
+    Update,
+    Verify,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Connect => "connecting",
+            Step::Soa => "asking for the SOA",
+            Step::Transfer => "transferring the zone",
+            Step::Fence => "taking the fence",
+            Step::Update => "updating",
+            Step::Verify => "verifying what was written",
+        })
+    }
+}
+
+/// A failure, with the target, server, zone and step it belongs to.
+#[derive(Debug, thiserror::Error)]
+#[error("target {target}, server {server}, zone {zone}: {step}")]
+pub struct TargetError {
+    pub target: String,
+    pub server: String,
+    pub zone: Name,
+    pub step: Step,
+    #[source]
+    pub cause: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error(transparent)]
+    Fence(#[from] FenceError),
+    #[error("the fence changed under us: another publisher has taken it")]
+    FenceLost,
+    #[error("the server answered {rcode} to a message that changes {names}{hint}", hint = update_hint(*.rcode))]
+    Refused { rcode: Rcode, names: String },
+    #[error("{count} RRsets are not what was sent, {first} first: somebody else writes there")]
+    Drift { count: usize, first: String },
+}
+
+fn update_hint(rcode: Rcode) -> &'static str {
+    match rcode {
+        Rcode::REFUSED => {
+            ": it does not allow this key to update these names and types (A, AAAA, SRV, TXT are \
+             needed), or its name checks refuse one"
+        }
+        Rcode::NOTAUTH => ": it is not authoritative for the zone",
+        Rcode::NOTIMP => ": it does not do dynamic updates; make it a secondary",
+        _ => "",
+    }
+}
+
+/// The keys of a target, read.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    pub update: Key,
+    pub transfer: Key,
+}
+
+/// A target and what is known of it.
+pub struct Target {
+    pub config: config::Target,
+    pub(crate) keys: Keys,
+    instance: Instance,
+    fence_name: Name,
+    pub(crate) connection: Option<Connection>,
+    pub(crate) view: Option<View>,
+    /// The view before the last burst, with the serial that the server had then.
+    pub(crate) before: Option<View>,
+    pub(crate) held: Option<Fence>,
+    /// Names this process created in a space not adopted yet.
+    pub(crate) created: HashSet<Name>,
+    pub(crate) pace: Pace,
+    rrset_max: Option<usize>,
+    ixfr_is_whole: bool,
+    /// A reply was lost or not believed: one of our messages may still arrive.
+    pub(crate) doubt: bool,
+}
+
+impl Target {
+    pub fn new(
+        config: config::Target,
+        keys: Keys,
+        instance: Instance,
+    ) -> Result<Target, NameError> {
+        let rrset_max = match config.rrset_max {
+            RrsetMax::At(max) => Some(max),
+            RrsetMax::Auto | RrsetMax::Never => None,
+        };
+        Ok(Target {
+            fence_name: fence::name(&config.scope.domain)?,
+            config,
+            keys,
+            instance,
+            connection: None,
+            view: None,
+            before: None,
+            held: None,
+            created: HashSet::new(),
+            pace: Pace::default(),
+            rrset_max,
+            ixfr_is_whole: false,
+            doubt: false,
+        })
+    }
+
+    pub fn zone(&self) -> &Name {
+        &self.config.scope.zone
+    }
+
+    pub fn fence_name(&self) -> &Name {
+        &self.fence_name
+    }
+
+    /// The server's address as configured, with its port.
+    pub fn server(&self) -> String {
+        let server = &self.config.server;
+        let port = server.port.unwrap_or(53);
+        match server.host.to_string() {
+            host if host.contains(':') => format!("[{host}]:{port}"),
+            host => format!("{host}:{port}"),
+        }
+    }
+
+    pub fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
+    pub(crate) fn error(&self, step: Step, cause: impl Into<Cause>) -> TargetError {
+        let (target, server) = (self.config.name.clone(), self.server());
+        TargetError { target, server, zone: self.zone().clone(), step, cause: cause.into() }
+    }
+
+    /// Brings the view up to date: one SOA question when nothing changed, the difference when
+    /// something did, the whole zone when there is no other way.
+    pub async fn read(&mut self, desired: &Zone) -> Result<(), TargetError> {
+        if self.view.is_none() {
+            return self.read_whole(desired).await;
+        }
+        let serial = self.serial().await?;
+        match self.view.take() {
+            Some(view) if view.serial == serial => {
+                self.view = Some(view);
+                Ok(())
+            }
+            Some(view) => self.read_since(view, desired).await,
+            None => self.read_whole(desired).await,
+        }
+    }
+
+    async fn serial(&mut self) -> Result<Serial, TargetError> {
+        let zone = self.zone().clone();
+        let reused = self.connection.is_some();
+        let key = self.keys.transfer.clone();
+        let mut answer = self.connect().await?.serial(&zone, &key).await;
+        // A server closes connections that have been idle: that is no failure.
+        if reused && answer.as_ref().is_err_and(ConnectionError::is_loss) {
+            self.connection = None;
+            answer = self.connect().await?.serial(&zone, &key).await;
+        }
+        answer.map_err(|cause| self.failed(Step::Soa, cause))
+    }
+
+    async fn read_whole(&mut self, desired: &Zone) -> Result<(), TargetError> {
+        let earlier = self.view.take();
+        let (outcome, gathering) = self.transfer(Ask::Axfr).await?;
+        match outcome {
+            Outcome::Whole(serial) => {
+                debug!(target = self.config.name, %serial, "zone transferred");
+                self.view = Some(gathering.into_view(serial, desired, earlier.as_ref()));
+                Ok(())
+            }
+            // An AXFR ends whole or not at all.
+            _ => Err(self.failed(Step::Transfer, TransferError::NoSoa)),
+        }
+    }
+
+    async fn read_since(&mut self, view: View, desired: &Zone) -> Result<(), TargetError> {
+        let (outcome, gathering) = self.transfer(Ask::Ixfr(view.serial)).await?;
+        self.view = match outcome {
+            Outcome::UpToDate => Some(view),
+            Outcome::Differences(serial) => gathering.applied_to(&view, serial),
+            Outcome::Whole(serial) => {
+                self.ixfr_is_whole = true;
+                Some(gathering.into_view(serial, desired, Some(&view)))
+            }
+            Outcome::AskAxfr => None,
+        };
+        match self.view {
+            Some(_) => Ok(()),
+            None => self.read_whole(desired).await,
+        }
+    }
+
+    async fn transfer(&mut self, ask: Ask) -> Result<(Outcome, Gathering), TargetError> {
+        let (zone, key) = (self.zone().clone(), self.keys.transfer.clone());
+        let mut gathering = Gathering::new(self.config.scope.clone(), self.fence_name.clone());
+        let mut sink = |item: Item<'_, '_>| gathering.take(item);
+        let outcome = self.connect().await?.transfer(&zone, ask, &key, &mut sink).await;
+        match outcome {
+            Ok(outcome) => Ok((outcome, gathering)),
+            Err(cause) => Err(self.failed(Step::Transfer, cause)),
+        }
+    }
+
+    pub(crate) async fn connect(&mut self) -> Result<&mut Connection, TargetError> {
+        if self.connection.is_none() {
+            let opened = Connection::open(&self.config.server).await;
+            self.connection = Some(opened.map_err(|cause| self.error(Step::Connect, cause))?);
+        }
+        Ok(self.connection.as_mut().expect("opened just now if it was not"))
+    }
+
+    /// Drops a connection on which something went wrong: what else it may carry is not for us.
+    pub(crate) fn failed(&mut self, step: Step, cause: impl Into<ConnectionError>) -> TargetError {
+        self.connection = None;
+        self.view = None;
+        self.before = None;
+        self.error(step, cause.into())
+    }
+
+    /// What would change, and what of it may. Needs a view: call [`Target::read`] before.
+    pub fn plan(&self, snapshot: &Snapshot, approved: &[PlanId]) -> Plan {
+        let Some(view) = &self.view else { return Plan::default() };
+        let scope = &self.config.scope;
+        let diff = plan::diff(&view.current, &snapshot.zone, scope, &view.foreign, self.rrset_max);
+        let gate = Gate {
+            target: &self.config.name,
+            completeness: snapshot.completeness,
+            adoption: view.fence.adoption(),
+            created: &self.created,
+            approved,
+        };
+        plan::approve(diff, &view.current, scope, &gate)
+    }
+
+    /// The fence to publish under, given what is in the zone.
+    pub(crate) fn claim(&self, until: Until) -> Result<(Found, Fence), TargetError> {
+        let found = self.view.as_ref().map(|view| view.fence.clone()).unwrap_or_default();
+        let next = fence::next(&found, &self.claim_until(until), now());
+        next.map(|fence| (found, fence)).map_err(|cause| self.error(Step::Fence, cause))
+    }
+
+    /// The fence with the next epoch, and the data that it replaces.
+    pub(crate) fn next_epoch(&self, found: &Found) -> Result<(Fence, Option<Rdata>), TargetError> {
+        let claim = self.claim_until(Until::Run);
+        let next = fence::next(found, &claim, now());
+        let next = next.map_err(|cause| self.error(Step::Fence, cause))?;
+        Ok(match found {
+            Found::Fence(found) if *found == next => {
+                (Fence { epoch: next.epoch + 1, ..next }, Some(found.rdata()))
+            }
+            Found::Fence(found) => (next, Some(found.rdata())),
+            Found::Absent | Found::Other(_) => (next, None),
+        })
+    }
+
+    fn claim_until(&self, until: Until) -> Claim {
+        Claim {
+            owner: self.config.scope.owner.clone(),
+            instance: self.instance,
+            until,
+            held: self.held.clone(),
+        }
+    }
+
+    /// Whether a publisher of ours may write here now; `run` stands by when not.
+    pub fn may_publish(&self, until: Until) -> Result<(), TargetError> {
+        self.claim(until).map(drop)
+    }
+
+    /// Cuts RRsets to what BIND takes, for the rest of this process. False when that is done
+    /// already or not wanted.
+    pub(crate) fn cut_rrsets(&mut self) -> bool {
+        if self.config.rrset_max != RrsetMax::Auto || self.rrset_max.is_some() {
+            return false;
+        }
+        let (target, zone) = (&self.config.name, self.zone());
+        warn!(target, %zone, "the server refuses RRsets above {RRSET_MAX_OF_BIND} records: cutting them");
+        self.rrset_max = Some(RRSET_MAX_OF_BIND);
+        true
+    }
+
+    /// Reads back what a burst made of the zone, and compares. Where the server answers every
+    /// IXFR with the whole zone, [`Verification::Cheap`] trusts its replies and asks for the
+    /// serial alone.
+    pub async fn verify(&mut self, desired: &Zone, how: Verification) -> Result<(), TargetError> {
+        let (Some(before), Some(mut expected)) = (self.before.take(), self.view.take()) else {
+            return Ok(());
+        };
+        expected.current.rebase(desired);
+        if how == Verification::Cheap && self.ixfr_is_whole {
+            expected.serial = self.serial().await?;
+            self.view = Some(expected);
+            return Ok(());
+        }
+        self.read_since(before, desired).await?;
+        let Some(actual) = &mut self.view else { return Ok(()) };
+        actual.current.rebase(desired);
+        let drift = drift(&expected.current, &actual.current);
+        match drift {
+            None => Ok(()),
+            Some(cause) => Err(self.error(Step::Verify, cause)),
+        }
+    }
+}
+
+/// How much verification may cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verification {
+    Cheap,
+    Full,
+}
+
+fn drift(expected: &Current, actual: &Current) -> Option<Cause> {
+    let drift = expected.drift(actual);
+    let (key, ..) = drift.first()?;
+    Some(Cause::Drift { count: drift.len(), first: format!("{} {}", key.name, key.rtype) })
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
