@@ -10,9 +10,12 @@ pub(crate) use shipped::{accepts, example};
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -76,10 +79,11 @@ impl Peer {
     #[track_caller]
     pub(crate) fn start(self, setup: &Setup) -> Running {
         let dir = TempDir::new().expect("a temporary directory");
-        let addr = free_addr();
+        let (addr, claim) = claim_port();
         shipped::lay_out(self, setup, dir.path(), addr);
         let (zone, clock) = (setup.zone.to_owned(), setup.clock);
-        let mut running = Running { peer: self, dir, addr, zone, clock, child: None };
+        let mut running =
+            Running { peer: self, dir, addr, _claim: claim, zone, clock, child: None };
         running.start();
         running
     }
@@ -118,6 +122,7 @@ pub(crate) struct Running {
     peer: Peer,
     dir: TempDir,
     addr: SocketAddr,
+    _claim: UnixListener,
     zone: String,
     clock: i64,
     child: Option<Child>,
@@ -192,7 +197,12 @@ impl Running {
             let child = self.child.as_mut().expect("the server just started");
             let ended = child.try_wait().expect("a child of ours");
             if ended.is_some() || Instant::now() > deadline {
-                panic!("{:?} does not answer ({ended:?}):\n{}", self.peer, self.log());
+                panic!(
+                    "{:?} at {} does not answer ({ended:?}):\n{}",
+                    self.peer,
+                    self.addr,
+                    self.log()
+                );
             }
         }
     }
@@ -228,21 +238,26 @@ fn set_clock(command: &mut Command, ahead: i64) {
         .filter_map(|entry| Some(entry.ok()?.path().join("faketime/libfaketimeMT.so.1")))
         .find(|library| library.exists())
         .expect("the package faketime");
-    command.env("LD_PRELOAD", library).env("FAKETIME", format!("{ahead:+}"));
+    // BIND's own allocator asks for the time before the library is ready, and hangs; with libc's
+    // in front of it, it does not.
+    command.env("LD_PRELOAD", format!("{}:libc.so.6", library.display()));
+    command.env("FAKETIME", format!("{ahead:+}"));
     // Timers run on the monotonic clock, and are to expire when they should.
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
 }
 
-/// A loopback address of this process alone, from its id, and a port of it that is given out
-/// once. Nobody else's server or client can have it, even between a stop and the next start.
-fn free_addr() -> SocketAddr {
-    static PORT: AtomicU16 = AtomicU16::new(5300);
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    let ip = Ipv4Addr::new(127, 64 | a, b, c);
+/// A port of 127.0.0.1 and the claim to it, so that it stays ours between a stop and a start. It
+/// is below those that the kernel gives to clients; BIND takes no other loopback address.
+fn claim_port() -> (SocketAddr, UnixListener) {
+    static PORTS: Mutex<Range<u16>> = Mutex::new(20_000..32_768);
     loop {
-        let addr = SocketAddr::from((ip, PORT.fetch_add(1, Ordering::Relaxed)));
-        if UdpSocket::bind(addr).is_ok() && TcpListener::bind(addr).is_ok() {
-            return addr;
+        let port = PORTS.lock().expect("no panic under the lock").next().expect("a port is free");
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // The kernel takes the claim back when this process ends, however it ends.
+        let name = unix::SocketAddr::from_abstract_name(format!("mesozone-test-{port}"));
+        let claim = name.and_then(|name| UnixListener::bind_addr(&name));
+        if let (Ok(claim), Ok(_), Ok(_)) = (claim, UdpSocket::bind(addr), TcpListener::bind(addr)) {
+            return (addr, claim);
         }
     }
 }
