@@ -182,8 +182,20 @@ impl Running {
     /// A stop without warning.
     #[track_caller]
     pub(crate) fn kill(&mut self) {
-        let mut child = self.child.take().expect("a server that runs");
-        child.kill().and_then(|()| child.wait()).expect("a child of ours");
+        let child = self.child.take().expect("a server that runs");
+        self.end(child).expect("a child of ours");
+    }
+
+    fn end(&self, mut child: Child) -> io::Result<()> {
+        child.kill()?;
+        child.wait()?;
+        if self.clock != 0 {
+            // Named for the process, and in the way of the next that has its id.
+            for name in ["faketime_shm", "sem.faketime_sem"] {
+                fs::remove_file(format!("/dev/shm/{name}_{}", child.id()))?;
+            }
+        }
+        Ok(())
     }
 
     #[track_caller]
@@ -216,9 +228,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        if let Some(child) = self.child.take() {
             // A server that has ended by itself is as good as one that was killed.
-            let _ = child.kill().and_then(|()| child.wait());
+            let _ = self.end(child);
         }
     }
 }
