@@ -1,4 +1,7 @@
 //! One test binary: everything that needs the whole program, a server, or a recording.
 mod cases;
+mod harness;
+mod peer;
+mod proxy;
 mod simulated;
 mod simulated_master;
