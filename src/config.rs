@@ -151,6 +151,8 @@ pub enum ConfigError {
     Auth,
     #[error("[mesos] tls: cert_file and key_file go together")]
     HalfCertificate,
+    #[error("[mesos] tls: masters by https need ca_file, the certificates to trust")]
+    NoCa,
     #[error("[mesos] masters: at least one is needed")]
     NoMaster,
     #[error("[server] listen: at least one address is needed")]
@@ -361,6 +363,10 @@ impl RawMesos {
         }
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
             return Err(ConfigError::HalfCertificate);
+        }
+        let https = self.masters.iter().any(|master| master.0.scheme == Scheme::Https);
+        if https && self.tls.ca_file.is_none() {
+            return Err(ConfigError::NoCa);
         }
         Ok(Mesos {
             masters: self.masters.into_iter().map(|master| master.0).collect(),

@@ -1,1 +1,5 @@
-fn main() {}
+//! The mesozone program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    mesozone::cli::main()
+}

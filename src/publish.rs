@@ -10,8 +10,9 @@ use tracing::{info, warn};
 use crate::connection::{Answered, ConnectionError, now};
 use crate::fence::{Adoption, Fence, Found, Until};
 use crate::plan::{Approved, Change};
+use crate::report::chain;
 use crate::rr::Rdata;
-use crate::target::{Cause, RRSET_MAX_OF_BIND, Step, Target, TargetError, chain};
+use crate::target::{Cause, RRSET_MAX_OF_BIND, Step, Target, TargetError};
 use crate::update::{self, Batch, FenceStep, Packer};
 use crate::wire::Rcode;
 
@@ -135,7 +136,8 @@ impl Target {
             }
         }
         self.await_answers(burst, 0).await?;
-        self.finish(burst, *stop.borrow()).await
+        let stopped = *stop.borrow();
+        self.finish(burst, stopped).await
     }
 
     /// Sends one batch; `after` is what it makes of the fence.

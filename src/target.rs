@@ -15,9 +15,10 @@ use crate::pace::Pace;
 use crate::plan::{self, Gate, Plan, PlanId};
 use crate::reading::{Gathering, View};
 use crate::rr::{Rdata, Serial};
+use crate::secret::Keys;
 use crate::snapshot::Snapshot;
 use crate::transfer::{Ask, Item, Outcome, TransferError};
-use crate::tsig::Key;
+use crate::update::Limits;
 use crate::wire::Rcode;
 use crate::zone::Zone;
 
@@ -80,17 +81,15 @@ fn update_hint(rcode: Rcode) -> &'static str {
             ": it does not allow this key to update these names and types (A, AAAA, SRV, TXT are \
              needed), or its name checks refuse one"
         }
-        Rcode::NOTAUTH => ": it is not authoritative for the zone",
+        // Knot's word for an update that its ACL does not permit.
+        Rcode::NOTAUTH => {
+            ": it is not the zone's primary, or does not allow this key to update these names and \
+             types (A, AAAA, SRV, TXT are needed)"
+        }
+        Rcode::SERVFAIL => ": its log says why",
         Rcode::NOTIMP => ": it does not do dynamic updates; make it a secondary",
         _ => "",
     }
-}
-
-/// The keys of a target, read.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    pub update: Key,
-    pub transfer: Key,
 }
 
 /// A target and what is known of it.
@@ -305,6 +304,31 @@ impl Target {
         self.claim(until).map(drop)
     }
 
+    /// Whether the space is free of another owner's fence, so that a plan means anything.
+    pub fn check_owner(&self) -> Result<(), TargetError> {
+        match self.claim(Until::Run) {
+            Err(TargetError { cause: Cause::Fence(FenceError::Held(_)), .. }) => Ok(()),
+            claimed => claimed.map(drop),
+        }
+    }
+
+    /// How large the next messages are.
+    pub fn limits(&self) -> Limits {
+        self.pace.limits()
+    }
+
+    /// Whether this process holds the fence, as far as it knows.
+    pub fn holds_fence(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Makes the published zone the one that the next comparison starts from.
+    pub fn settle(&mut self, desired: &Zone) {
+        if let Some(view) = &mut self.view {
+            view.current.rebase(desired);
+        }
+    }
+
     /// Cuts RRsets to what BIND takes, for the rest of this process. False when that is done
     /// already or not wanted.
     pub(crate) fn cut_rrsets(&mut self) -> bool {
@@ -352,10 +376,4 @@ fn drift(expected: &Current, actual: &Current) -> Option<Cause> {
     let drift = expected.drift(actual);
     let (key, ..) = drift.first()?;
     Some(Cause::Drift { count: drift.len(), first: format!("{} {}", key.name, key.rtype) })
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

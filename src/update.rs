@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
+use crate::cluster::Endpoint;
 use crate::name::Name;
 use crate::plan::Change;
 use crate::rr::{Rdata, Rrset, Ttl, Type};
@@ -233,8 +234,9 @@ fn applied(rrset: Option<&Rrset>, ops: &[Op<'_>]) -> Option<Rrset> {
 }
 
 /// Writes a batch as commands for `nsupdate`.
-pub fn script(server: &str, zone: &Name, fence: &FenceStep, batch: &Batch) -> String {
-    let mut text = format!("server {server}\nzone {zone}\n");
+pub fn script(server: &Endpoint, zone: &Name, fence: &FenceStep, batch: &Batch) -> String {
+    let port = server.port.unwrap_or(53);
+    let mut text = format!("server {} {port}\nzone {zone}\n", server.host);
     let mut line = |line: std::fmt::Arguments<'_>| {
         writeln!(text, "{line}").expect("writing to a String cannot fail");
     };
@@ -303,7 +305,12 @@ mod tests {
     #[track_caller]
     fn check(old: Option<Rrset>, new: Option<Rrset>, expected: &[&str]) {
         let batch = packed(vec![change("a.mesos", old, new)], LIMITS).remove(0);
-        let text = script("127.0.0.1 53", &"mesos".parse().unwrap(), &fence(), &batch);
+        let text = script(
+            &Endpoint::parse("127.0.0.1:53").unwrap(),
+            &"mesos".parse().unwrap(),
+            &fence(),
+            &batch,
+        );
         let updates: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("update ")).collect();
         assert_eq!(updates, expected);
     }

@@ -1,0 +1,473 @@
+//! The command line: what each command asks of the library, and what it prints.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use futures_util::future::join_all;
+use serde::Serialize;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::connection::random;
+use crate::daemon;
+use crate::fence::{Found, Instance};
+use crate::masters::Masters;
+use crate::mesos;
+use crate::plan::{Plan, PlanId};
+use crate::publish::{Applied, Hold};
+use crate::report::{self, About, Style};
+use crate::snapshot::{Completeness, Snapshot};
+use crate::target::{Target, Verification};
+use crate::update::{self, FenceStep, Packer};
+use crate::watch::Watch;
+
+const DEFAULT_CONFIGS: [&str; 2] = ["mesozone.toml", "/etc/mesozone/mesozone.toml"];
+
+#[derive(Parser)]
+#[command(name = "mesozone", version, about, long_about = None)]
+/// Keeps a DNS zone equal to what runs on an Apache Mesos cluster.
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The configuration [default: mesozone.toml, then /etc/mesozone/mesozone.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say more on stderr; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Follow the cluster: watch, publish, serve.
+    Run,
+    /// Show what would change on each target, and change nothing. Exits 0 for nothing, 1 for
+    /// changes, 2 for trouble.
+    Diff {
+        #[command(flatten)]
+        source: Source,
+        #[command(flatten)]
+        choice: Choice,
+        #[arg(long, value_enum, default_value = "text")]
+        format: DiffFormat,
+    },
+    /// Make the targets' zones equal to the cluster once, and exit: 0 done, 1 something is held, 2
+    /// for trouble.
+    Sync {
+        #[command(flatten)]
+        source: Source,
+        #[command(flatten)]
+        choice: Choice,
+        /// Release the held set of this id, as `diff` shows it. Repeatable.
+        #[arg(long, value_name = "ID")]
+        approve: Vec<PlanId>,
+    },
+    /// Print the desired records.
+    Records {
+        #[command(flatten)]
+        source: Source,
+        #[arg(long, value_enum, default_value = "zone")]
+        format: RecordsFormat,
+    },
+}
+
+#[derive(Args)]
+struct Source {
+    /// A saved `/state` answer instead of a master; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Choice {
+    /// Only this target. Repeatable.
+    #[arg(long, value_name = "NAME")]
+    target: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum DiffFormat {
+    Text,
+    Json,
+    Nsupdate,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum RecordsFormat {
+    Zone,
+    Json,
+    Tsv,
+}
+
+/// How a command ended, the worst last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    Well,
+    Changes,
+    Trouble,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> ExitCode {
+        ExitCode::from(ending as u8)
+    }
+}
+
+/// Runs the program; its result is the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli);
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting")
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match ended {
+        Ok(ending) => ending.into(),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start_log(cli: &Cli) {
+    let level = match (cli.verbose, &cli.command) {
+        (0, Command::Run) => "mesozone=info",
+        (0, _) => "mesozone=warn",
+        (1, Command::Run) => "mesozone=debug",
+        (1, _) => "mesozone=info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(coloured);
+    match cli.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn complain(line: &str) {
+    // With nobody to read stderr there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "mesozone: {line}");
+}
+
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // The reader has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing the result"),
+    }
+}
+
+async fn run(cli: Cli) -> Result<Ending> {
+    let config = load(cli.config.as_deref())?;
+    match cli.command {
+        Command::Run => run_daemon(&config).await,
+        Command::Diff { source, choice, format } => diff(&config, &source, &choice, format).await,
+        Command::Sync { source, choice, approve } => {
+            sync(&config, &source, &choice, &approve).await
+        }
+        Command::Records { source, format } => {
+            print_records(&snapshot(&config, &source).await?, format)
+        }
+    }
+}
+
+fn load(path: Option<&Path>) -> Result<Config> {
+    let path =
+        match path {
+            Some(path) => path,
+            None => DEFAULT_CONFIGS.iter().map(Path::new).find(|path| path.exists()).with_context(
+                || format!("no configuration: neither {}", DEFAULT_CONFIGS.join(" nor ")),
+            )?,
+        };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Config::parse(&text).with_context(|| format!("{}", path.display()))
+}
+
+/// The snapshot of a saved state, or of what the leading master says now.
+async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
+    let endpoints = config.mesos.masters.iter().map(|master| master.endpoint.clone());
+    let mut watch = Watch::new(config.rules.clone(), endpoints.collect());
+    let snapshot = match &source.state {
+        Some(path) => {
+            let body = read_state(path)?;
+            let state =
+                mesos::parse(&body).with_context(|| format!("reading {}", path.display()))?;
+            let completeness = Completeness::of_file(&state.cluster);
+            watch.publish(state, completeness).await
+        }
+        None => {
+            let answer = Masters::new(&config.mesos)?.state().await?;
+            info!("state read from {}", answer.leader);
+            watch.publish(answer.state, answer.completeness).await
+        }
+    };
+    tell_skipped(&snapshot);
+    Ok(snapshot)
+}
+
+fn read_state(path: &Path) -> Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    }
+    let mut body = Vec::new();
+    std::io::stdin().read_to_end(&mut body).context("reading the state from standard input")?;
+    Ok(body)
+}
+
+fn tell_skipped(snapshot: &Snapshot) {
+    for unread in snapshot.unread.iter() {
+        warn!("skipped {} {:?}: {}", unread.kind, unread.id, unread.fault);
+    }
+    for (subject, skips) in snapshot.skipped.iter() {
+        skips.iter().for_each(|skip| info!("{subject}: {skip}"));
+    }
+    let skipped = snapshot.skipped.len();
+    if skipped > 0 {
+        warn!(
+            "{skipped} tasks, agents or frameworks make fewer records than they would; -v lists why"
+        );
+    }
+    if let Completeness::Recovering(why) = snapshot.completeness {
+        warn!("the cluster is recovering ({why}): nothing is removed");
+    }
+}
+
+fn print_records(snapshot: &Snapshot, format: RecordsFormat) -> Result<Ending> {
+    #[derive(Serialize)]
+    struct Record {
+        name: String,
+        #[serde(rename = "type")]
+        rtype: String,
+        ttl: u32,
+        rdata: String,
+    }
+    let records = snapshot.zone.records();
+    let text = match format {
+        RecordsFormat::Zone => records
+            .map(|(key, ttl, rdata)| format!("{}\t{ttl}\tIN\t{}\t{rdata}\n", key.name, key.rtype))
+            .collect(),
+        RecordsFormat::Tsv => {
+            let mut lines: Vec<String> = records
+                .map(|(key, _, rdata)| format!("{}\t{}\t{rdata}\n", key.name, key.rtype))
+                .collect();
+            lines.sort_unstable();
+            lines.concat()
+        }
+        RecordsFormat::Json => {
+            let records: Vec<Record> = records
+                .map(|(key, ttl, rdata)| Record {
+                    name: key.name.to_string(),
+                    rtype: key.rtype.to_string(),
+                    ttl: ttl.secs(),
+                    rdata: rdata.to_string(),
+                })
+                .collect();
+            let complete = snapshot.completeness.is_complete();
+            pretty(&serde_json::json!({
+                "version": report::JSON_VERSION, "complete": complete, "records": records,
+            }))?
+        }
+    };
+    say(&text)?;
+    Ok(Ending::Well)
+}
+
+fn pretty(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value).context("writing JSON")? + "\n")
+}
+
+/// The chosen targets, opened.
+fn chosen(config: &Config, choice: &Choice) -> Result<Vec<Target>> {
+    if config.targets.is_empty() {
+        bail!("no [[target]] is configured");
+    }
+    for name in &choice.target {
+        if !config.targets.iter().any(|target| target.name == *name) {
+            let known: Vec<&str> = config.targets.iter().map(|target| &*target.name).collect();
+            bail!("no target is named {name:?}; there are: {}", known.join(", "));
+        }
+    }
+    let mut config = config.clone();
+    config.targets.retain(|t| choice.target.is_empty() || choice.target.contains(&t.name));
+    Ok(daemon::targets(&config, Instance(random()))?)
+}
+
+async fn diff(
+    config: &Config,
+    source: &Source,
+    choice: &Choice,
+    format: DiffFormat,
+) -> Result<Ending> {
+    let mut targets = chosen(config, choice)?;
+    if format == DiffFormat::Nsupdate && targets.len() != 1 {
+        bail!("--format nsupdate needs exactly one target: choose it with --target");
+    }
+    let snapshot = snapshot(config, source).await?;
+    let planned = join_all(targets.iter_mut().map(|target| plan(target, &snapshot))).await;
+    let (mut ending, mut reports, mut text) = (Ending::Well, Vec::new(), String::new());
+    for (target, planned) in targets.iter().zip(planned) {
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(error) => {
+                complain(&format!("{error:#}"));
+                ending = Ending::Trouble;
+                continue;
+            }
+        };
+        let changes = plan.holds() || !plan.approved.changes().is_empty();
+        ending = ending.max(if changes { Ending::Changes } else { Ending::Well });
+        let server = target.server();
+        let Some(about) = about(target, &server, &snapshot) else { continue };
+        match format {
+            DiffFormat::Text => text += &report::text(&about, &plan, style()),
+            DiffFormat::Json => reports.push(report::json(&about, &plan)),
+            DiffFormat::Nsupdate => text += &script(target, &about, &plan),
+        }
+    }
+    if format == DiffFormat::Json {
+        let version = report::JSON_VERSION;
+        text = pretty(&serde_json::json!({ "version": version, "targets": reports }))?;
+    }
+    say(&text)?;
+    Ok(ending)
+}
+
+async fn plan(target: &mut Target, snapshot: &Snapshot) -> Result<Plan> {
+    target.read(&snapshot.zone).await?;
+    target.check_owner()?;
+    Ok(target.plan(snapshot, &[]))
+}
+
+fn about<'a>(target: &'a Target, server: &'a str, snapshot: &Snapshot) -> Option<About<'a>> {
+    let view = target.view()?;
+    Some(About {
+        target: &target.config.name,
+        server,
+        zone: target.zone(),
+        serial: view.serial,
+        adoption: view.fence.adoption(),
+        completeness: snapshot.completeness,
+    })
+}
+
+fn style() -> Style {
+    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if coloured { Style::Coloured } else { Style::Plain }
+}
+
+/// The plan as commands for `nsupdate`, packed as `sync` would send it.
+fn script(target: &Target, about: &About<'_>, plan: &Plan) -> String {
+    let before = target.view().and_then(|view| match &view.fence {
+        Found::Fence(fence) => Some(fence.rdata()),
+        Found::Absent | Found::Other(_) => None,
+    });
+    let step = FenceStep { name: target.fence_name().clone(), before, after: None };
+    let held = report::text(about, plan, Style::Plain);
+    let comments = held.lines().filter(|line| !line.starts_with(['+', '-']));
+    let mut text: String = comments.map(|line| format!("; {line}\n")).collect();
+    let mut packer = Packer::new(plan.approved.changes().to_vec());
+    while !packer.is_empty() {
+        let batch = packer.take(target.limits());
+        text += &update::script(&target.config.server, target.zone(), &step, &batch);
+    }
+    text
+}
+
+async fn sync(
+    config: &Config,
+    source: &Source,
+    choice: &Choice,
+    approve: &[PlanId],
+) -> Result<Ending> {
+    let mut targets = chosen(config, choice)?;
+    let stop = stop_signal()?;
+    let snapshot = snapshot(config, source).await?;
+    let passes = targets.iter_mut().map(|target| sync_target(target, &snapshot, approve, &stop));
+    let mut ending = Ending::Well;
+    for passed in join_all(passes).await {
+        ending = ending.max(passed.unwrap_or_else(|error| {
+            complain(&format!("{error:#}"));
+            Ending::Trouble
+        }));
+    }
+    Ok(ending)
+}
+
+async fn sync_target(
+    target: &mut Target,
+    snapshot: &Snapshot,
+    approve: &[PlanId],
+    stop: &watch::Receiver<bool>,
+) -> Result<Ending> {
+    target.read(&snapshot.zone).await?;
+    loop {
+        let plan = target.plan(snapshot, approve);
+        let server = target.server();
+        let about = about(target, &server, snapshot).context("nothing was read")?;
+        let text = report::text(&about, &plan, style());
+        let holds = plan.holds();
+        target.check_owner()?;
+        if plan.approved.is_empty() {
+            say(&text)?;
+            return Ok(if holds { Ending::Changes } else { Ending::Well });
+        }
+        match target.apply(plan.approved, Hold::Release, stop).await? {
+            Applied::PlanAgain => target.read(&snapshot.zone).await?,
+            Applied::Stopped => {
+                target.release_held().await;
+                bail!("stopped before everything was sent");
+            }
+            Applied::Done => {
+                target.verify(&snapshot.zone, Verification::Full).await?;
+                say(&text)?;
+                return Ok(if holds { Ending::Changes } else { Ending::Well });
+            }
+        }
+    }
+}
+
+async fn run_daemon(config: &Config) -> Result<Ending> {
+    config.check_purpose()?;
+    let targets = daemon::targets(config, Instance(random()))?;
+    let stop = stop_signal()?;
+    daemon::run(config, targets, stop).await?;
+    info!("stopped");
+    Ok(Ending::Well)
+}
+
+/// Turns true at SIGTERM or SIGINT.
+fn stop_signal() -> Result<watch::Receiver<bool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        sender.send_replace(true);
+    });
+    Ok(receiver)
+}

@@ -1,0 +1,242 @@
+//! `mesozone run`: one task polls the masters and publishes snapshots, one task a target makes its
+//! zone follow them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{debug, error, info, warn};
+
+use crate::config::Config;
+use crate::fence::{Instance, Until};
+use crate::masters::{Masters, SetupError};
+use crate::name::NameError;
+use crate::plan::{Plan, PlanId};
+use crate::publish::{Applied, Hold};
+use crate::report::chain;
+use crate::secret::{self, SecretError};
+use crate::snapshot::{Completeness, Snapshot};
+use crate::target::{Target, TargetError, Verification};
+use crate::watch::Watch;
+
+/// The first and the longest pause after a failure.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The newest snapshot; none before the first.
+pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
+
+/// Why `run` cannot start. Once it runs, nothing but a signal ends it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("target {0:?}")]
+    Secret(String, #[source] SecretError),
+    #[error("target {0:?}: no room for the fence's name")]
+    Name(String, #[source] NameError),
+}
+
+/// Opens every target of a configuration.
+pub fn targets(config: &Config, instance: Instance) -> Result<Vec<Target>, StartError> {
+    let open = |target: &crate::config::Target| {
+        let name = || target.name.clone();
+        let keys = secret::keys(target).map_err(|error| StartError::Secret(name(), error))?;
+        Target::new(target.clone(), keys, instance).map_err(|error| StartError::Name(name(), error))
+    };
+    config.targets.iter().map(open).collect()
+}
+
+/// Runs until `stop` turns true; then finishes the messages in flight and releases the fences.
+pub async fn run(
+    config: &Config,
+    targets: Vec<Target>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    let masters = Masters::new(&config.mesos)?;
+    let (publisher, latest) = watch::channel(None);
+    let mut tasks = JoinSet::new();
+    for target in targets {
+        tasks.spawn(follow(target, latest.clone(), stop.clone()));
+    }
+    poll(config, masters, publisher, stop).await;
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(panic) = ended {
+            error!("a target's task ended: {panic}");
+        }
+    }
+    Ok(())
+}
+
+/// Reads the cluster again and again. A failure keeps the last good snapshot.
+async fn poll(
+    config: &Config,
+    mut masters: Masters,
+    publisher: watch::Sender<Option<Arc<Snapshot>>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let endpoints = config.mesos.masters.iter().map(|master| master.endpoint.clone());
+    let mut watch = Watch::new(config.rules.clone(), endpoints.collect());
+    let mut failing_since: Option<Instant> = None;
+    loop {
+        let answer = tokio::select! {
+            answer = masters.state() => answer,
+            () = stopped(&mut stop) => return,
+        };
+        match answer {
+            Ok(answer) => {
+                if let Some(since) = failing_since.take() {
+                    info!("masters answer again after {} s", since.elapsed().as_secs());
+                }
+                let snapshot = watch.publish(answer.state, answer.completeness).await;
+                tell(&snapshot, &publisher.borrow(), &answer.leader);
+                publisher.send_replace(Some(Arc::new(snapshot)));
+            }
+            Err(failure) => {
+                if failing_since.is_none() {
+                    warn!("{}; the last snapshot stays", chain(&failure));
+                }
+                failing_since.get_or_insert_with(Instant::now);
+            }
+        }
+        tokio::select! {
+            () = sleep(config.mesos.poll_interval) => {}
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+/// One line when something about the cluster is new.
+fn tell(snapshot: &Snapshot, before: &Option<Arc<Snapshot>>, leader: &str) {
+    let (tasks, records) = (snapshot.cluster.tasks.len(), snapshot.zone.records().count());
+    let same = |before: &Snapshot| {
+        before.completeness == snapshot.completeness
+            && before.cluster.master_id == snapshot.cluster.master_id
+    };
+    if before.as_deref().is_some_and(same) {
+        debug!(tasks, records, "state read from {leader}");
+        return;
+    }
+    let skipped = snapshot.skipped.len() + snapshot.unread.len();
+    match snapshot.completeness {
+        Completeness::Complete => info!(tasks, records, skipped, "state read from {leader}"),
+        Completeness::Recovering(why) => {
+            warn!(tasks, records, skipped, "state read from {leader}: {why}; nothing is removed");
+        }
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// What a target told last, so that it is told once.
+#[derive(PartialEq, Default)]
+struct Told {
+    trouble: Option<String>,
+    held: Option<PlanId>,
+    blocked: usize,
+}
+
+/// Makes one target follow the snapshots.
+async fn follow(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<bool>) {
+    let mut pause = BACK_OFF.0;
+    let mut told = Told::default();
+    while !*stop.borrow() {
+        let snapshot = latest.borrow_and_update().clone();
+        let passed = match &snapshot {
+            None => Ok(()),
+            Some(snapshot) => pass(&mut target, snapshot, &stop, &mut told).await,
+        };
+        let wait = match passed {
+            Ok(()) => {
+                pause = BACK_OFF.0;
+                if let Some(before) = told.trouble.take() {
+                    info!("target {}: well again; it was: {before}", target.config.name);
+                }
+                target.config.check_interval
+            }
+            Err(failure) => {
+                let text = chain(&failure);
+                if told.trouble.as_ref() != Some(&text) {
+                    warn!("{text}");
+                }
+                told.trouble = Some(text);
+                pause = (pause * 2).min(BACK_OFF.1);
+                pause / 2
+            }
+        };
+        let failing = told.trouble.is_some();
+        tokio::select! {
+            // A snapshot is no reason to hurry back to a server in trouble.
+            changed = latest.changed(), if !failing => {
+                if changed.is_err() {
+                    break;
+                }
+                sleep(target.config.batch_window).await;
+            }
+            () = sleep(wait) => {}
+            () = stopped(&mut stop) => {}
+        }
+    }
+    target.release_held().await;
+}
+
+/// Reads, plans, writes, verifies.
+async fn pass(
+    target: &mut Target,
+    snapshot: &Snapshot,
+    stop: &watch::Receiver<bool>,
+    told: &mut Told,
+) -> Result<(), TargetError> {
+    if target.doubt {
+        target.raise_epoch().await?;
+    }
+    target.read(&snapshot.zone).await?;
+    target.may_publish(Until::Run)?;
+    loop {
+        let plan = target.plan(snapshot, &[]);
+        tell_plan(target, &plan, told);
+        if plan.approved.is_empty() && target.holds_fence() {
+            target.settle(&snapshot.zone);
+            return Ok(());
+        }
+        let started = Instant::now();
+        let changes = plan.approved.changes().len();
+        match target.apply(plan.approved, Hold::Keep, stop).await? {
+            Applied::PlanAgain => target.read(&snapshot.zone).await?,
+            Applied::Stopped => return Ok(()),
+            Applied::Done => {
+                let millis = started.elapsed().as_millis();
+                info!(target = target.config.name, rrsets = changes, millis, "published");
+                return target.verify(&snapshot.zone, Verification::Cheap).await;
+            }
+        }
+    }
+}
+
+/// Says what is held or not ours, when that is new.
+fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
+    let name = &target.config.name;
+    let held = plan.held.as_ref().map(|held| held.id);
+    if let Some(set) = plan.held.as_ref().filter(|_| told.held != held) {
+        warn!(
+            "target {name}: {} records were there before us and are held: see `mesozone diff`; stop \
+             this process and `mesozone sync --approve {}` removes them",
+            set.records.len(),
+            set.id
+        );
+    }
+    if told.blocked != plan.blocked.len() {
+        let each = plan.blocked.iter().take(10).map(|b| format!("{} ({})", b.key.name, b.why));
+        warn!(
+            "target {name}: {} RRsets are not ours to publish: {}",
+            plan.blocked.len(),
+            each.collect::<Vec<_>>().join(", ")
+        );
+    }
+    told.held = held;
+    told.blocked = plan.blocked.len();
+}

@@ -1,0 +1,58 @@
+//! Reads secrets from where the configuration says they are.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::config::{self, Secret};
+use crate::tsig::{Key, KeyError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("cannot read {0}")]
+    File(Secret, #[source] io::Error),
+    #[error("the environment has no {0}")]
+    Env(Secret),
+    #[error("{0}")]
+    Key(Secret, #[source] KeyError),
+}
+
+/// The text of a secret, without the line end.
+pub fn read(secret: &Secret) -> Result<Zeroizing<String>, SecretError> {
+    let text = match secret {
+        Secret::File(path) => {
+            warn_if_open(path);
+            std::fs::read_to_string(path)
+                .map_err(|error| SecretError::File(secret.clone(), error))?
+        }
+        Secret::Env(name) => std::env::var(name).map_err(|_| SecretError::Env(secret.clone()))?,
+    };
+    let text = Zeroizing::new(text);
+    Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()))
+}
+
+fn warn_if_open(path: &Path) {
+    let others_read =
+        std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
+    if others_read {
+        warn!("others can read the secret in {}: chmod o-r", path.display());
+    }
+}
+
+/// The keys of a target.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    pub update: Key,
+    pub transfer: Key,
+}
+
+/// Reads the keys of a target.
+pub fn keys(target: &config::Target) -> Result<Keys, SecretError> {
+    let key = |secret: &Secret| {
+        Key::parse(&read(secret)?).map_err(|error| SecretError::Key(secret.clone(), error))
+    };
+    Ok(Keys { update: key(&target.update_key)?, transfer: key(&target.transfer_key)? })
+}

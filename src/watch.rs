@@ -1,0 +1,48 @@
+//! From what a master answered to what is published: one snapshot after the other.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::catalog::Catalog;
+use crate::cluster::{Endpoint, Hosts};
+use crate::mesos::State;
+use crate::records::Rules;
+use crate::resolve;
+use crate::snapshot::{Completeness, Snapshot};
+
+/// The one writer of snapshots.
+pub struct Watch {
+    catalog: Catalog,
+    masters: Vec<Endpoint>,
+    hosts: Hosts,
+    complete_once: bool,
+}
+
+impl Watch {
+    /// `masters` in configured order, for the names that number them.
+    pub fn new(rules: Rules, masters: Vec<Endpoint>) -> Watch {
+        Watch { catalog: Catalog::new(rules), masters, hosts: Hosts::new(), complete_once: false }
+    }
+
+    /// Makes the snapshot of a state. While the cluster recovers it only grows.
+    pub async fn publish(&mut self, state: State, completeness: Completeness) -> Snapshot {
+        let State { mut cluster, ended, unread } = state;
+        cluster.masters.clone_from(&self.masters);
+        if !completeness.is_complete() {
+            cluster.keep(self.catalog.cluster(), &ended);
+        }
+        self.hosts = resolve::hosts_of(&cluster, &self.hosts).await;
+        cluster.resolve(&self.hosts);
+        tokio::task::block_in_place(|| self.catalog.update(cluster));
+        self.complete_once |= completeness.is_complete();
+        Snapshot {
+            zone: self.catalog.zone().clone(),
+            cluster: self.catalog.cluster().clone(),
+            skipped: self.catalog.skipped().clone(),
+            unread: Arc::from(unread),
+            completeness,
+            complete_once: self.complete_once,
+            read_at: SystemTime::now(),
+        }
+    }
+}
