@@ -1,3 +1,4 @@
+pub mod answer;
 pub mod catalog;
 pub mod cluster;
 pub mod mesos;
