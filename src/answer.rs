@@ -4,6 +4,7 @@
 //! zone holds no CNAME, no delegation and no wildcard, so an answer is one RRset or none.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -166,6 +167,15 @@ impl Content {
 pub enum Transport {
     Udp,
     Tcp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+        })
+    }
 }
 
 /// The answer to a request, none where silence is due: to what is no message, or itself an

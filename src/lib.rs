@@ -5,6 +5,7 @@ pub mod mesos;
 pub mod name;
 pub mod records;
 pub mod rr;
+pub mod server;
 pub mod snapshot;
 pub mod tsig;
 pub mod wire;
