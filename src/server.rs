@@ -134,7 +134,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let (publish, served) = watch::channel(Arc::new(Served::nothing(authority)));
-    take_over(&mut snapshots, &publish);
+    publish_latest(&mut snapshots, &publish);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut sockets = JoinSet::new();
     for (_, udp, tcp) in bound.sockets {
@@ -160,12 +160,12 @@ async fn follow(
     publish: watch::Sender<Arc<Served>>,
 ) {
     while snapshots.changed().await.is_ok() {
-        take_over(&mut snapshots, &publish);
+        publish_latest(&mut snapshots, &publish);
     }
     std::future::pending().await
 }
 
-fn take_over(
+fn publish_latest(
     snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>,
     publish: &watch::Sender<Arc<Served>>,
 ) {
