@@ -3,5 +3,6 @@ mod cases;
 mod harness;
 mod peer;
 mod proxy;
+mod server;
 mod simulated;
 mod simulated_master;

@@ -9,14 +9,18 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
-use crate::config::Config;
+use crate::answer::Authority;
+use crate::config::{self, Config};
 use crate::fence::{Instance, Until};
 use crate::masters::{Masters, SetupError};
 use crate::name::NameError;
 use crate::plan::{Plan, PlanId};
 use crate::publish::{Applied, Hold};
+use crate::records::Rules;
 use crate::report::chain;
+use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
+use crate::server::{self, BindError, Bound};
 use crate::snapshot::{Completeness, Snapshot};
 use crate::target::{Target, TargetError, Verification};
 use crate::watch::Watch;
@@ -36,16 +40,39 @@ pub enum StartError {
     Secret(String, #[source] SecretError),
     #[error("target {0:?}: no room for the fence's name")]
     Name(String, #[source] NameError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
 }
 
 /// Opens every target of a configuration.
 pub fn targets(config: &Config, instance: Instance) -> Result<Vec<Target>, StartError> {
-    let open = |target: &crate::config::Target| {
+    let open = |target: &config::Target| {
         let name = || target.name.clone();
         let keys = secret::keys(target).map_err(|error| StartError::Secret(name(), error))?;
         Target::new(target.clone(), keys, instance).map_err(|error| StartError::Name(name(), error))
     };
     config.targets.iter().map(open).collect()
+}
+
+/// The zone's own records, which only the bundled server adds.
+fn authority(rules: &Rules, server: &config::Server, bound: &Bound) -> Authority {
+    let listened = || bound.addresses().map(|address| address.ip()).filter(|ip| !ip.is_loopback());
+    let servers = server.name_servers.clone().into_iter().map(|(name, addresses)| {
+        // Listening on a wildcard and told no address: those of the interfaces.
+        let addresses = if addresses.is_empty() { listened().collect() } else { addresses };
+        (name, addresses)
+    });
+    let ttl = |span: Duration| Ttl::from_secs(span.as_secs() as u32); // Bounded when configured.
+    Authority {
+        apex: rules.domain.clone(),
+        servers: servers.collect(),
+        rname: server.rname.clone(),
+        refresh: ttl(server.refresh),
+        retry: ttl(server.retry),
+        expire: ttl(server.expire),
+        negative_ttl: ttl(server.negative_ttl),
+        ttl: rules.ttl,
+    }
 }
 
 /// Runs until `stop` turns true; then finishes the messages in flight and releases the fences.
@@ -57,13 +84,21 @@ pub async fn run(
     let masters = Masters::new(&config.mesos)?;
     let (publisher, latest) = watch::channel(None);
     let mut tasks = JoinSet::new();
+    if let Some(server) = &config.server {
+        let bound = Bound::bind(&server.listen)?;
+        let authority = Arc::new(authority(&config.rules, server, &bound));
+        let mut stop = stop.clone();
+        tasks.spawn(server::serve(bound, latest.clone(), authority, async move {
+            stopped(&mut stop).await;
+        }));
+    }
     for target in targets {
         tasks.spawn(follow(target, latest.clone(), stop.clone()));
     }
     poll(config, masters, publisher, stop).await;
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
-            error!("a target's task ended: {panic}");
+            error!("a task ended: {panic}");
         }
     }
     Ok(())

@@ -1,3 +1,53 @@
+//! mesozone keeps a DNS zone equal to what runs on an Apache Mesos cluster.
+//!
+//! Data flows one way: a master's state is read into a cluster, the cluster makes records, the
+//! records make a zone, the zone is published as one snapshot, and everybody follows the snapshot:
+//! each target by comparing it with what its server has, the bundled server by answering from it.
+//!
+//! The modules in the order of knowledge: a file uses only files above it. Pure ones first,
+//! plain functions on values:
+//!
+//! - [`name`]: domain names in the order of a zone
+//! - [`rr`]: types, TTLs, serials, data, RRsets
+//! - [`wire`]: the DNS message, read and written
+//! - [`zone`]: RRsets in a persistent ordered map
+//! - [`tsig`]: signatures, RFC 8945
+//! - [`cluster`]: agents, frameworks and tasks
+//! - [`mesos`]: a master's JSON into a cluster
+//! - [`records`]: which records a cluster makes
+//! - [`catalog`]: a changed cluster into a changed zone
+//! - [`snapshot`]: what is published, and whether its gaps are believed
+//! - [`fence`]: the record that says who publishes
+//! - [`scope`]: which RRsets are ours
+//! - [`current`]: what a server has
+//! - [`plan`]: what would change, and what of it may
+//! - [`report`]: plans for people and programs
+//! - [`update`]: approved changes into messages, RFC 2136
+//! - [`pace`]: how many messages at a time
+//! - [`transfer`]: AXFR and IXFR
+//! - [`reading`]: what a transfer tells of our space
+//! - [`answer`]: a question into its answer
+//! - [`config`]: the configuration
+//!
+//! Then the shells, which own sockets, clocks and files:
+//!
+//! - [`secret`]: secrets from files and the environment
+//! - [`resolve`]: addresses of host names
+//! - [`masters`]: the masters over HTTP
+//! - [`watch`]: answers into snapshots
+//! - [`connection`]: one TCP connection to a name server
+//! - [`target`]: one zone on one name server
+//! - [`publish`]: carrying out a plan there
+//! - [`server`]: the bundled server's sockets
+//! - [`daemon`]: `run`
+//! - [`cli`]: the commands
+//!
+//! What is deliberately absent: no pure file knows a socket, a clock, a log, a lock or a random
+//! number; nothing below the command line knows that dry runs exist; nothing can be sent to a
+//! server that [`plan::approve`] did not let through; nothing is remembered of what was sent but
+//! what the server has.
+
+pub mod answer;
 pub mod catalog;
 pub mod cli;
 pub mod cluster;
@@ -19,6 +69,7 @@ pub mod resolve;
 pub mod rr;
 pub mod scope;
 pub mod secret;
+pub mod server;
 pub mod snapshot;
 pub mod target;
 pub mod transfer;
