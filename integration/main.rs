@@ -3,6 +3,8 @@ mod cases;
 mod harness;
 mod peer;
 mod proxy;
+mod publishing;
 mod server;
 mod simulated;
 mod simulated_master;
+mod site;
