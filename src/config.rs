@@ -110,7 +110,7 @@ pub struct Target {
 /// How many records of an RRset are published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RrsetMax {
-    /// All; where the server refuses, the hundred it takes by default.
+    /// What fits one message; where the server refuses, the hundred it takes by default.
     Auto,
     Never,
     At(usize),

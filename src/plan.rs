@@ -73,13 +73,21 @@ pub struct Diff {
     pub cut: Vec<Cut>,
 }
 
-/// Compares, ownership settled first. `rrset_max`: the most records the server takes in an RRset.
+/// How large an RRset may become; none: whatever it is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RrsetLimit {
+    pub record_max: Option<usize>,
+    /// As answered: twelve octets a record and its data.
+    pub octets_max: Option<usize>,
+}
+
+/// Compares, ownership settled first.
 pub fn diff(
     current: &Current,
     desired: &Zone,
     scope: &Scope,
     foreign: &Foreign,
-    rrset_max: Option<usize>,
+    limit: RrsetLimit,
 ) -> Diff {
     let mut diff = Diff::default();
     for key in current.differing(desired) {
@@ -88,7 +96,7 @@ pub fn diff(
             diff.blocked.extend(wanted.is_some().then(|| Blocked { key, why }));
             continue;
         }
-        let new = wanted.map(|set| cut(set, rrset_max));
+        let new = wanted.map(|set| cut(set, limit));
         if let (Some(set), Some(new)) = (wanted, &new)
             && new.rdata().len() < set.rdata().len()
         {
@@ -105,22 +113,29 @@ pub fn diff(
 
 /// Those records of a large RRset that have the lowest hash: the same ones on every run, and
 /// one that leaves is replaced by one.
-fn cut(set: &Rrset, rrset_max: Option<usize>) -> Rrset {
-    let Some(max) = rrset_max.filter(|max| *max > 0 && *max < set.rdata().len()) else {
+fn cut(set: &Rrset, limit: RrsetLimit) -> Rrset {
+    let octets = |rdata: &Rdata| 12 + rdata.wire_len();
+    let record_max = limit.record_max.unwrap_or(usize::MAX);
+    let octets_max = limit.octets_max.unwrap_or(usize::MAX);
+    let size: usize = set.rdata().iter().map(octets).sum();
+    if set.rdata().len() <= record_max && size <= octets_max {
         return set.clone();
+    }
+    let hash = |rdata: &Rdata| -> [u8; 20] {
+        let mut octets = Vec::with_capacity(64);
+        rdata.write(&mut octets);
+        Sha1::digest(&octets).into()
     };
-    let mut hashed: Vec<([u8; 20], &Rdata)> = set
-        .rdata()
-        .iter()
-        .map(|rdata| {
-            let mut octets = Vec::with_capacity(32);
-            rdata.write(&mut octets);
-            (Sha1::digest(&octets).into(), rdata)
-        })
-        .collect();
+    let mut hashed: Vec<_> = set.rdata().iter().map(|rdata| (hash(rdata), rdata)).collect();
     hashed.sort_unstable();
-    let kept = hashed.into_iter().take(max).map(|(_, rdata)| rdata.clone()).collect();
-    Rrset::new(set.ttl(), kept).expect("max is above zero, so at least one record is kept")
+    let mut size = 0;
+    let fits = |(_, rdata): &([u8; 20], &Rdata)| {
+        size += octets(rdata);
+        size <= octets_max
+    };
+    let kept = hashed.into_iter().take(record_max).take_while(fits);
+    let kept = kept.map(|(_, rdata)| rdata.clone()).collect();
+    Rrset::new(set.ttl(), kept).unwrap_or_else(|| set.clone())
 }
 
 /// Names one held set: the hash of its target, zone and records.
@@ -370,7 +385,7 @@ mod tests {
     ) -> Plan {
         let desired = zone(desired);
         let current = Current::of_reading(&desired, &zone(server));
-        let diff = diff(&current, &desired, &scope(), &Foreign::default(), None);
+        let diff = diff(&current, &desired, &scope(), &Foreign::default(), RrsetLimit::default());
         let created = HashSet::from(["made.mesos".parse().unwrap()]);
         let gate = Gate { target: "bind", completeness, adoption, created: &created, approved };
         approve(diff, &current, &scope(), &gate)
@@ -460,14 +475,17 @@ mod tests {
         let large = zone(&format!("a={}", numbers(1..151)));
         let smaller = zone(&format!("a={}", numbers(1..150)));
         let key = Key { name: "a.mesos".parse().unwrap(), rtype: Type::A };
-        let cut_of = |zone: &Zone| cut(zone.get(&key).unwrap(), Some(100));
+        let limit = RrsetLimit { record_max: Some(100), octets_max: None };
+        let cut_of = |zone: &Zone| cut(zone.get(&key).unwrap(), limit);
         assert_eq!(cut_of(&large).rdata().len(), 100);
         assert!(cut_of(&large).minus(Some(&cut_of(&smaller))).count() <= 1);
+        let octets = RrsetLimit { record_max: None, octets_max: Some(16 * 70 + 5) };
+        assert_eq!(cut(large.get(&key).unwrap(), octets).rdata().len(), 70);
         let current = Current::of_reading(&large, &Zone::default());
-        let first = diff(&current, &large, &scope(), &Foreign::default(), Some(100));
+        let first = diff(&current, &large, &scope(), &Foreign::default(), limit);
         assert_eq!(first.cut, [Cut { key: key.clone(), desired: 150, published: 100 }]);
         let mut reached = current.clone();
         reached.set(&key, first.changes[0].new.clone());
-        assert_eq!(diff(&reached, &large, &scope(), &Foreign::default(), Some(100)).changes, []);
+        assert_eq!(diff(&reached, &large, &scope(), &Foreign::default(), limit).changes, []);
     }
 }

@@ -54,5 +54,10 @@ pub fn keys(target: &config::Target) -> Result<Keys, SecretError> {
     let key = |secret: &Secret| {
         Key::parse(&read(secret)?).map_err(|error| SecretError::Key(secret.clone(), error))
     };
-    Ok(Keys { update: key(&target.update_key)?, transfer: key(&target.transfer_key)? })
+    let update = key(&target.update_key)?;
+    let transfer = match target.transfer_key == target.update_key {
+        true => update.clone(),
+        false => key(&target.transfer_key)?,
+    };
+    Ok(Keys { update, transfer })
 }

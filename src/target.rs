@@ -12,7 +12,7 @@ use crate::current::Current;
 use crate::fence::{self, Claim, Fence, FenceError, Found, Instance, Until};
 use crate::name::{Name, NameError};
 use crate::pace::Pace;
-use crate::plan::{self, Gate, Plan, PlanId};
+use crate::plan::{self, Gate, Plan, PlanId, RrsetLimit};
 use crate::reading::{Gathering, View};
 use crate::rr::{Rdata, Serial};
 use crate::secret::Keys;
@@ -24,6 +24,10 @@ use crate::zone::Zone;
 
 /// What BIND takes in an RRset unless told otherwise (`max-records-per-type`).
 pub(crate) const RRSET_MAX_OF_BIND: usize = 100;
+
+/// What fits one DNS message, and so can be answered at all. Knot takes a larger RRset, and then
+/// answers every transfer of its zone with SERVFAIL.
+const RRSET_OCTETS_MAX: usize = 60_000;
 
 /// What was being done when something failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +110,7 @@ pub struct Target {
     /// Names this process created in a space not adopted yet.
     pub(crate) created: HashSet<Name>,
     pub(crate) pace: Pace,
-    rrset_max: Option<usize>,
+    rrset_limit: RrsetLimit,
     ixfr_is_whole: bool,
     /// A reply was lost or not believed: one of our messages may still arrive.
     pub(crate) doubt: bool,
@@ -118,9 +122,10 @@ impl Target {
         keys: Keys,
         instance: Instance,
     ) -> Result<Target, NameError> {
-        let rrset_max = match config.rrset_max {
-            RrsetMax::At(max) => Some(max),
-            RrsetMax::Auto | RrsetMax::Never => None,
+        let rrset_limit = match config.rrset_max {
+            RrsetMax::Auto => RrsetLimit { record_max: None, octets_max: Some(RRSET_OCTETS_MAX) },
+            RrsetMax::At(max) => RrsetLimit { record_max: Some(max), octets_max: None },
+            RrsetMax::Never => RrsetLimit::default(),
         };
         Ok(Target {
             fence_name: fence::name(&config.scope.domain)?,
@@ -133,7 +138,7 @@ impl Target {
             held: None,
             created: HashSet::new(),
             pace: Pace::default(),
-            rrset_max,
+            rrset_limit,
             ixfr_is_whole: false,
             doubt: false,
         })
@@ -258,7 +263,8 @@ impl Target {
     pub fn plan(&self, snapshot: &Snapshot, approved: &[PlanId]) -> Plan {
         let Some(view) = &self.view else { return Plan::default() };
         let scope = &self.config.scope;
-        let diff = plan::diff(&view.current, &snapshot.zone, scope, &view.foreign, self.rrset_max);
+        let diff =
+            plan::diff(&view.current, &snapshot.zone, scope, &view.foreign, self.rrset_limit);
         let gate = Gate {
             target: &self.config.name,
             completeness: snapshot.completeness,
@@ -332,12 +338,12 @@ impl Target {
     /// Cuts RRsets to what BIND takes, for the rest of this process. False when that is done
     /// already or not wanted.
     pub(crate) fn cut_rrsets(&mut self) -> bool {
-        if self.config.rrset_max != RrsetMax::Auto || self.rrset_max.is_some() {
+        if self.config.rrset_max != RrsetMax::Auto || self.rrset_limit.record_max.is_some() {
             return false;
         }
         let (target, zone) = (&self.config.name, self.zone());
         warn!(target, %zone, "the server refuses RRsets above {RRSET_MAX_OF_BIND} records: cutting them");
-        self.rrset_max = Some(RRSET_MAX_OF_BIND);
+        self.rrset_limit.record_max = Some(RRSET_MAX_OF_BIND);
         true
     }
 

@@ -274,7 +274,10 @@ impl Variables<'_> {
 pub enum TsigError {
     #[error("{0} without a signature: nobody vouches for that answer")]
     Unsigned(Rcode),
-    #[error("the server does not know the key {key} (BADKEY), or knows it by another algorithm")]
+    #[error(
+        "the server does not know the key {key} (BADKEY), knows it by another algorithm, or does \
+         not allow it this"
+    )]
     BadKey { key: Name },
     #[error("the server has another secret for the key {key} (BADSIG)")]
     BadSig { key: Name },

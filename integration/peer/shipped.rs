@@ -3,6 +3,7 @@
 use super::{Peer, Setup, debian};
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,6 +46,9 @@ impl Layout<'_> {
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.join(name);
         fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        if name.ends_with(".key") {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        }
         path
     }
 
