@@ -4,6 +4,7 @@ mod harness;
 mod peer;
 mod proxy;
 mod publishing;
+mod running;
 mod server;
 mod simulated;
 mod simulated_master;

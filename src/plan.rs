@@ -79,6 +79,18 @@ pub struct RrsetLimit {
     pub record_max: Option<usize>,
     /// As answered: twelve octets a record and its data.
     pub octets_max: Option<usize>,
+    /// To so many records an earlier process may have had to cut: what it left is not tried
+    /// again until it changes.
+    pub earlier_max: Option<usize>,
+}
+
+impl RrsetLimit {
+    fn is_earlier_cut(&self, old: &Rrset, wanted: &Rrset) -> bool {
+        self.earlier_max.is_some_and(|max| {
+            let limit = RrsetLimit { record_max: Some(max), ..RrsetLimit::default() };
+            old.rdata().len() == max && wanted.rdata().len() > max && cut(wanted, limit) == *old
+        })
+    }
 }
 
 /// Compares, ownership settled first.
@@ -96,16 +108,21 @@ pub fn diff(
             diff.blocked.extend(wanted.is_some().then(|| Blocked { key, why }));
             continue;
         }
-        let new = wanted.map(|set| cut(set, limit));
+        let mut new = wanted.map(|set| cut(set, limit));
+        let old = current.get(&key);
+        if let (Some(old), Some(set)) = (old, wanted)
+            && limit.is_earlier_cut(old, set)
+        {
+            new = Some(old.clone());
+        }
         if let (Some(set), Some(new)) = (wanted, &new)
             && new.rdata().len() < set.rdata().len()
         {
             let (desired, published) = (set.rdata().len(), new.rdata().len());
             diff.cut.push(Cut { key: key.clone(), desired, published });
         }
-        let old = current.get(&key).cloned();
-        if old != new {
-            diff.changes.push(Change { key, old, new });
+        if old != new.as_ref() {
+            diff.changes.push(Change { old: old.cloned(), key, new });
         }
     }
     diff
@@ -475,11 +492,11 @@ mod tests {
         let large = zone(&format!("a={}", numbers(1..151)));
         let smaller = zone(&format!("a={}", numbers(1..150)));
         let key = Key { name: "a.mesos".parse().unwrap(), rtype: Type::A };
-        let limit = RrsetLimit { record_max: Some(100), octets_max: None };
+        let limit = RrsetLimit { record_max: Some(100), ..RrsetLimit::default() };
         let cut_of = |zone: &Zone| cut(zone.get(&key).unwrap(), limit);
         assert_eq!(cut_of(&large).rdata().len(), 100);
         assert!(cut_of(&large).minus(Some(&cut_of(&smaller))).count() <= 1);
-        let octets = RrsetLimit { record_max: None, octets_max: Some(16 * 70 + 5) };
+        let octets = RrsetLimit { octets_max: Some(16 * 70 + 5), ..RrsetLimit::default() };
         assert_eq!(cut(large.get(&key).unwrap(), octets).rdata().len(), 70);
         let current = Current::of_reading(&large, &Zone::default());
         let first = diff(&current, &large, &scope(), &Foreign::default(), limit);
@@ -487,5 +504,8 @@ mod tests {
         let mut reached = current.clone();
         reached.set(&key, first.changes[0].new.clone());
         assert_eq!(diff(&reached, &large, &scope(), &Foreign::default(), limit).changes, []);
+        let fresh = RrsetLimit { earlier_max: Some(100), ..RrsetLimit::default() };
+        let again = diff(&reached, &large, &scope(), &Foreign::default(), fresh);
+        assert_eq!((again.changes, again.cut), (vec![], first.cut));
     }
 }

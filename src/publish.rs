@@ -96,7 +96,7 @@ impl Target {
         burst.release =
             (hold == Hold::Release).then(|| Fence { until: Until::Released, ..fence.clone() });
         for name in burst.packer.split_names() {
-            warn!(target = self.config.name, %name, "too many records for one message: its change is not atomic");
+            info!(target = self.config.name, %name, "too many records for one message: it changes in steps");
         }
         let ended = self.send_all(&mut burst, fence, stop).await;
         if ended.as_ref().is_err_and(|error| matches!(error.cause, Cause::Connection(_))) {

@@ -1,45 +1,74 @@
 //! Addresses of the host names that stand in a cluster's pids, by the system's resolver.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use tokio::time::timeout;
-use tracing::{debug, warn};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use crate::cluster::{Cluster, Hosts};
 
-const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
+/// What all look-ups of one reading may take together: a dead resolver holds up nothing longer.
+const LOOKUPS_LIMIT: Duration = Duration::from_secs(5);
+/// How long an answer, or the lack of one, is good.
+const LOOKUP_AGE: Duration = Duration::from_secs(60);
 const LOOKUPS_AT_ONCE: usize = 32;
 
-/// Looks up every host name of the cluster. One that cannot be resolved now keeps the addresses
-/// it had.
-pub async fn hosts_of(cluster: &Cluster, known: &Hosts) -> Hosts {
-    let lookups = cluster.host_names().into_iter().map(|name| async move {
-        let found = timeout(LOOKUP_LIMIT, tokio::net::lookup_host((name.to_string(), 0))).await;
-        let addresses = match found {
-            Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
-            Ok(Err(error)) => {
-                debug!("looking up {name}: {error}");
-                Vec::new()
-            }
-            Err(_) => {
-                warn!("looking up {name}: no answer within {} s", LOOKUP_LIMIT.as_secs());
-                Vec::new()
-            }
+/// Names looked up before.
+#[derive(Default)]
+pub struct Resolver {
+    known: BTreeMap<Arc<str>, Known>,
+}
+
+struct Known {
+    addresses: Vec<IpAddr>,
+    looked_up: Instant,
+}
+
+impl Resolver {
+    /// The addresses of every host name of the cluster. A name that cannot be resolved now keeps
+    /// the addresses it had.
+    pub async fn hosts_of(&mut self, cluster: &Cluster) -> Hosts {
+        let names = cluster.host_names();
+        self.known.retain(|name, _| names.contains(name));
+        let now = Instant::now();
+        let fresh = |name: &Arc<str>| {
+            self.known.get(name).is_some_and(|known| now - known.looked_up < LOOKUP_AGE)
         };
-        (name, addresses)
-    });
-    let found: Vec<(Arc<str>, Vec<_>)> =
-        stream::iter(lookups).buffer_unordered(LOOKUPS_AT_ONCE).collect().await;
-    let kept = |(name, mut addresses): (Arc<str>, Vec<_>)| {
-        if addresses.is_empty() {
-            addresses = known.get(&name).cloned().unwrap_or_default();
+        let due = names.into_iter().filter(|name| !fresh(name));
+        let lookups = due.map(|name| look_up(name, now + LOOKUPS_LIMIT));
+        let found: Vec<(Arc<str>, Vec<IpAddr>)> =
+            stream::iter(lookups).buffer_unordered(LOOKUPS_AT_ONCE).collect().await;
+        for (name, addresses) in found {
+            let known = self.known.entry(name);
+            let known = known.or_insert(Known { addresses: Vec::new(), looked_up: now });
+            known.looked_up = Instant::now();
+            if !addresses.is_empty() {
+                known.addresses = addresses;
+            }
         }
-        addresses.sort_unstable();
-        addresses.dedup();
-        (name, addresses)
+        self.known.iter().map(|(name, known)| (name.clone(), known.addresses.clone())).collect()
+    }
+}
+
+async fn look_up(name: Arc<str>, deadline: Instant) -> (Arc<str>, Vec<IpAddr>) {
+    let found = timeout_at(deadline, tokio::net::lookup_host((name.to_string(), 0))).await;
+    let mut addresses: Vec<IpAddr> = match found {
+        Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
+        Ok(Err(error)) => {
+            debug!("looking up {name}: {error}");
+            Vec::new()
+        }
+        Err(_) => {
+            debug!("looking up {name}: no answer in time");
+            Vec::new()
+        }
     };
-    found.into_iter().map(kept).collect()
+    addresses.sort_unstable();
+    addresses.dedup();
+    (name, addresses)
 }

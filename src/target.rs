@@ -123,8 +123,12 @@ impl Target {
         instance: Instance,
     ) -> Result<Target, NameError> {
         let rrset_limit = match config.rrset_max {
-            RrsetMax::Auto => RrsetLimit { record_max: None, octets_max: Some(RRSET_OCTETS_MAX) },
-            RrsetMax::At(max) => RrsetLimit { record_max: Some(max), octets_max: None },
+            RrsetMax::Auto => RrsetLimit {
+                octets_max: Some(RRSET_OCTETS_MAX),
+                earlier_max: Some(RRSET_MAX_OF_BIND),
+                ..RrsetLimit::default()
+            },
+            RrsetMax::At(max) => RrsetLimit { record_max: Some(max), ..RrsetLimit::default() },
             RrsetMax::Never => RrsetLimit::default(),
         };
         Ok(Target {

@@ -4,24 +4,29 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::catalog::Catalog;
-use crate::cluster::{Endpoint, Hosts};
+use crate::cluster::Endpoint;
 use crate::mesos::State;
 use crate::records::Rules;
-use crate::resolve;
+use crate::resolve::Resolver;
 use crate::snapshot::{Completeness, Snapshot};
 
 /// The one writer of snapshots.
 pub struct Watch {
     catalog: Catalog,
     masters: Vec<Endpoint>,
-    hosts: Hosts,
+    resolver: Resolver,
     complete_once: bool,
 }
 
 impl Watch {
     /// `masters` in configured order, for the names that number them.
     pub fn new(rules: Rules, masters: Vec<Endpoint>) -> Watch {
-        Watch { catalog: Catalog::new(rules), masters, hosts: Hosts::new(), complete_once: false }
+        Watch {
+            catalog: Catalog::new(rules),
+            masters,
+            resolver: Resolver::default(),
+            complete_once: false,
+        }
     }
 
     /// Makes the snapshot of a state. While the cluster recovers it only grows.
@@ -31,8 +36,7 @@ impl Watch {
         if !completeness.is_complete() {
             cluster.keep(self.catalog.cluster(), &ended);
         }
-        self.hosts = resolve::hosts_of(&cluster, &self.hosts).await;
-        cluster.resolve(&self.hosts);
+        cluster.resolve(&self.resolver.hosts_of(&cluster).await);
         tokio::task::block_in_place(|| self.catalog.update(cluster));
         self.complete_once |= completeness.is_complete();
         Snapshot {

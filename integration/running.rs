@@ -1,0 +1,215 @@
+//! `run` against real name servers and a simulated master.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::peer::{Peer, Setup, on_every_peer};
+use crate::proxy::Proxy;
+use crate::simulated::Simulated;
+use crate::site::{Ran, Site};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A `mesozone run`; it ends with the value.
+struct Daemon {
+    process: Child,
+    lines: Receiver<String>,
+    log: Vec<String>,
+}
+
+impl Daemon {
+    fn start(site: &Site) -> Daemon {
+        let mut command = site.command(&["run", "-v"]);
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(process.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Daemon { process, lines, log: Vec::new() }
+    }
+
+    /// Waits for a line of the log that has `part` in it.
+    #[track_caller]
+    fn says(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(line) =
+            self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            self.log.push(line.clone());
+            if line.contains(part) {
+                return line;
+            }
+        }
+        panic!("no {part:?} in {:#?}", self.log);
+    }
+
+    /// Asks it to stop and waits for its end.
+    fn stop(mut self) -> (i32, Vec<String>) {
+        let id = self.process.id().to_string();
+        assert!(std::process::Command::new("kill").arg(id).status().unwrap().success());
+        let code = self.process.wait().unwrap().code().unwrap_or(-1);
+        let mut log = std::mem::take(&mut self.log);
+        log.extend(self.lines.iter());
+        (code, log)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A site whose masters are simulated, polled quickly.
+fn site(peer: Peer, master: &Simulated, server: Option<&Proxy>) -> Site {
+    let site = Site::start(peer, &Setup::default());
+    let server = server.map_or(site.peer.addr(), Proxy::addr).to_string();
+    site.configure(&server, site.peer.key_file(), "", "");
+    follow(&site, master);
+    site
+}
+
+fn follow(site: &Site, master: &Simulated) {
+    let text = std::fs::read_to_string(site.config()).unwrap();
+    let masters = format!("http://{}\"]\npoll_interval = \"100ms\"", master.address);
+    std::fs::write(site.config(), text.replace("http://10.0.0.1:5050\"]", &masters)).unwrap();
+}
+
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn desired(site: &Site) -> String {
+    site.run(&["records", "--format", "tsv"]).exits(0).stdout
+}
+
+#[test]
+fn names_follow_tasks() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "30"]);
+        let site = site(peer, &master, None);
+        let before = site.peer.axfr();
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        until("the zone is the desired one", || site.published(&before) == desired(&site));
+        master.control(json!({"start": {"framework": "marathon", "name": "fresh", "count": 2}}));
+        until("a new task has its name", || {
+            site.peer.query("fresh.marathon.mesos", "A").len() == 2
+        });
+        master.control(json!({"kill": {"name": "fresh", "count": 2}}));
+        until("an ended task has none", || site.peer.query("fresh.marathon.mesos", "A").is_empty());
+        let (code, log) = daemon.stop();
+        assert_eq!(code, 0, "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("WARN")), "{log:#?}");
+        assert_eq!(site.published(&before), desired(&site), "a stop removes nothing");
+        let fence = site.peer.query("_mesozone.mesos", "TXT").concat();
+        assert!(fence.contains("until=0"), "{fence}");
+        site.run(&["diff"]).exits(0);
+    });
+}
+
+#[test]
+fn an_idle_cycle_is_one_soa_query() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "10"]);
+        let site = Site::start(peer, &Setup::default());
+        let proxy = Proxy::to(site.peer.addr());
+        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
+        follow(&site, &master);
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        // What verifies the burst is over once the first idle cycle was seen.
+        let asked = || proxy.seen().iter().map(ToString::to_string).collect::<Vec<_>>();
+        until("the first idle cycle", || {
+            asked().iter().filter(|q| *q == "QUERY SOA mesos.").count() > 1
+        });
+        proxy.clear();
+        until("three more cycles", || asked().len() >= 3);
+        assert!(asked().iter().all(|question| question == "QUERY SOA mesos."), "{:?}", asked());
+        assert_eq!(daemon.stop().0, 0);
+    });
+}
+
+#[test]
+fn what_someone_else_removes_is_put_back() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "10"]);
+        let site = site(peer, &master, None);
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        site.peer.nsupdate("update delete search.marathon.mesos A");
+        until("it is back", || site.peer.query("search.marathon.mesos", "A").len() >= 3);
+        assert_eq!(daemon.stop().0, 0);
+    });
+}
+
+#[test]
+fn a_server_that_comes_back_is_brought_up_to_date() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "10"]);
+        let mut site = site(peer, &master, None);
+        let before = site.peer.axfr();
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        site.peer.kill();
+        let line = daemon.says("WARN");
+        assert!(line.contains("target lab") && line.contains("zone mesos."), "{line}");
+        master.control(json!({"start": {"framework": "marathon", "name": "fresh", "count": 1}}));
+        site.peer.start();
+        daemon.says("well again");
+        until("the zone is the desired one", || site.published(&before) == desired(&site));
+        let (code, log) = daemon.stop();
+        assert_eq!(code, 0);
+        let warnings = log.iter().filter(|line| line.contains("WARN")).count();
+        assert!(warnings <= 3, "said over and over: {log:#?}");
+    });
+}
+
+#[test]
+fn a_sync_beside_a_run_writes_nothing() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "10"]);
+        let site = site(peer, &master, None);
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        let serial = site.peer.serial();
+        let ran: Ran = site.sync(&crate::site::state(&[("other", &["10.9.9.9"])])).exits(2);
+        assert!(ran.one_line().contains("another process of the same owner holds the fence"));
+        assert_eq!(site.peer.serial(), serial);
+        assert_eq!(daemon.stop().0, 0);
+    });
+}
+
+#[test]
+fn a_newer_run_takes_over_and_the_older_one_stands_by() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "10"]);
+        let site = site(peer, &master, None);
+        let mut older = Daemon::start(&site);
+        older.says("published");
+        let mut newer = Daemon::start(&site);
+        newer.says("published");
+        master.control(json!({"start": {"framework": "marathon", "name": "fresh", "count": 1}}));
+        newer.says("published");
+        older.says("fence");
+        assert_eq!(newer.stop().0, 0);
+        older.says("well again");
+        master.control(json!({"kill": {"name": "fresh", "count": 1}}));
+        until("the older one publishes again", || {
+            site.peer.query("fresh.marathon.mesos", "A").is_empty()
+        });
+        assert_eq!(older.stop().0, 0);
+    });
+}
