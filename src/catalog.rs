@@ -74,8 +74,11 @@ impl Catalog {
     }
 
     /// Makes the zone that of `cluster`, at the cost of what changed.
-    pub fn update(&mut self, cluster: Cluster) {
-        let old = std::mem::replace(&mut self.cluster, cluster.clone());
+    pub fn update(&mut self, mut cluster: Cluster) {
+        let old = std::mem::take(&mut self.cluster);
+        share(&old.agents, &mut cluster.agents);
+        share(&old.frameworks, &mut cluster.frameworks);
+        share(&old.tasks, &mut cluster.tasks);
         let new = &cluster;
         let mut steps = Vec::new();
         self.change(Subject::Leader, &mut steps, |rules| {
@@ -103,6 +106,7 @@ impl Catalog {
             self.change_task(key, (&old, Some(before)), (new, Some(now)), &mut steps);
         }
         self.apply(&mut steps);
+        self.cluster = cluster;
     }
 
     fn change_task(
@@ -229,6 +233,18 @@ fn step(mut records: Vec<(Key, Rdata)>, healthy: bool, comes: bool, steps: &mut 
     steps.extend(records.into_iter().map(|(key, rdata)| Step { key, rdata, healthy, comes }));
 }
 
+/// Makes `new` share all that it has in common with `old`: a full read builds a map of its own.
+fn share<K: Ord + Clone, V: PartialEq + Clone>(old: &OrdMap<K, V>, new: &mut OrdMap<K, V>) {
+    let mut shared = old.clone();
+    for (key, _, now) in changes(old, new) {
+        match now {
+            Some(now) => shared.insert(key.clone(), now.clone()),
+            None => shared.remove(key),
+        };
+    }
+    *new = shared;
+}
+
 /// The entries that differ, at the cost of those that do.
 fn changes<'m, K: Ord, V: PartialEq>(
     old: &'m OrdMap<K, V>,
@@ -267,4 +283,160 @@ fn unchanged_tasks_elsewhere<'c>(
         (before == now).then_some((key, before, now))
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{AgentId, Endpoint, FrameworkId, Network};
+    use crate::current::Current;
+    use crate::records::{IpSource, LabelRules};
+    use crate::rr::{COMPARED, Ttl};
+    use proptest::prelude::*;
+
+    fn rules(unhealthy: Unhealthy) -> Rules {
+        Rules {
+            domain: "mesos".parse().unwrap(),
+            ttl: Ttl::from_secs(60),
+            ip_sources: vec![IpSource::Netinfo, IpSource::Host],
+            label_rules: LabelRules::Rfc1123,
+            srv_weight: 1,
+            unhealthy,
+        }
+    }
+
+    fn key(id: usize, agent: usize) -> TaskKey {
+        TaskKey {
+            framework: FrameworkId(Arc::from("f")),
+            task: Arc::from(format!("t{id}")),
+            agent: AgentId(Arc::from(format!("x-S{agent}"))),
+        }
+    }
+
+    fn task(name: &str, address: u32, healthy: Option<bool>) -> Arc<Task> {
+        Arc::new(Task {
+            name: name.into(),
+            discovery: None,
+            host_ports: vec![(31000, 31001)],
+            netinfo: vec![std::net::Ipv4Addr::from(0x0a00_0000 + address).into()],
+            docker: Vec::new(),
+            mesos: Vec::new(),
+            network: Network::Agents,
+            healthy,
+            faults: Vec::new(),
+        })
+    }
+
+    fn cluster(agents: usize) -> Cluster {
+        let agent = |n: usize| {
+            let endpoint = Endpoint::parse(&format!("10.200.0.{}:5051", n + 1));
+            let id = AgentId(Arc::from(format!("x-S{n}")));
+            (id, Arc::new(Agent { endpoint, faults: Vec::new() }))
+        };
+        let framework = Framework { name: "m".into(), scheduler: None, faults: Vec::new() };
+        Cluster {
+            agents: (0..agents).map(agent).collect(),
+            frameworks: [(FrameworkId(Arc::from("f")), Arc::new(framework))].into_iter().collect(),
+            ..Cluster::default()
+        }
+    }
+
+    /// The zone made at once of what the last update gave.
+    fn made_afresh(unhealthy: Unhealthy, cluster: &Cluster) -> Zone {
+        let mut catalog = Catalog::new(rules(unhealthy));
+        catalog.update(cluster.clone());
+        catalog.zone
+    }
+
+    #[test]
+    fn a_changed_task_costs_the_same_after_ten_thousand_changes() {
+        let mut cluster = cluster(10);
+        for id in 0..5_000 {
+            cluster
+                .tasks
+                .insert(key(id, id % 10), task(&format!("app{}", id / 5), id as u32, None));
+        }
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
+        catalog.update(cluster.clone());
+        let mut current = Current::of_reading(catalog.zone(), catalog.zone());
+        let mut visit = |number: usize| {
+            let id = number * 7 % 5_000;
+            let name = format!("app{}", id / 5);
+            cluster.tasks.insert(key(id, id % 10), task(&name, 10_000 + number as u32, None));
+            catalog.update(cluster.clone());
+            COMPARED.set(0);
+            let differing = current.differing(catalog.zone());
+            let visited = COMPARED.get();
+            assert!(!differing.is_empty());
+            for key in &differing {
+                current.set(key, catalog.zone().get(key).cloned());
+            }
+            current.rebase(catalog.zone());
+            assert!(current.differing(catalog.zone()).is_empty());
+            visited
+        };
+        let at_first = (0..50).map(&mut visit).max().unwrap();
+        (50..9_950).map(&mut visit).for_each(drop);
+        let at_last = (9_950..10_000).map(&mut visit).max().unwrap();
+        assert!(
+            at_first < 1_000 && at_last < 1_000,
+            "{at_first}, then {at_last} of {}",
+            catalog.zone().len()
+        );
+    }
+
+    #[test]
+    fn an_unhealthy_task_is_withheld_while_another_is_well() {
+        let mut cluster = cluster(1);
+        let addresses = |cluster: &Cluster, unhealthy| {
+            let zone = made_afresh(unhealthy, cluster);
+            let key = Key { name: "web.m.mesos".parse().unwrap(), rtype: crate::rr::Type::A };
+            zone.get(&key).map_or(0, |set| set.rdata().len())
+        };
+        cluster.tasks.insert(key(1, 0), task("web", 1, Some(false)));
+        cluster.tasks.insert(key(2, 0), task("web", 2, Some(true)));
+        assert_eq!(addresses(&cluster, Unhealthy::Withhold), 1);
+        assert_eq!(addresses(&cluster, Unhealthy::Publish), 2);
+        cluster.tasks.insert(key(2, 0), task("web", 2, Some(false)));
+        assert_eq!(addresses(&cluster, Unhealthy::Withhold), 2, "a bad check hides no name");
+    }
+
+    /// What happens to one of a few tasks: gone, or there with a name, an address, a health.
+    type Event = (usize, usize, Option<(u8, u32, Option<bool>)>);
+
+    fn event() -> impl Strategy<Value = Event> {
+        let there = (0..3_u8, 0..3_u32, proptest::option::of(any::<bool>()));
+        (0..6_usize, 0..2_usize, proptest::option::of(there))
+    }
+
+    proptest! {
+        #[test]
+        fn any_history_ends_in_the_zone_made_at_once(
+            events in prop::collection::vec((event(), any::<bool>()), 1..40),
+        ) {
+            let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
+            let mut now = cluster(2);
+            for ((id, agent, there), agent_moves) in events {
+                match there {
+                    Some((name, address, healthy)) => {
+                        let name = ["web", "db", "x"][usize::from(name)];
+                        now.tasks.insert(key(id, agent), task(name, address, healthy));
+                    }
+                    None => {
+                        now.tasks.remove(&key(id, agent));
+                    }
+                }
+                if agent_moves {
+                    let moved = Agent {
+                        endpoint: Endpoint::parse(&format!("10.201.0.{}:5051", id + 1)),
+                        faults: Vec::new(),
+                    };
+                    now.agents.insert(AgentId(Arc::from("x-S0")), Arc::new(moved));
+                }
+                catalog.update(now.clone());
+                let afresh = made_afresh(Unhealthy::Withhold, &now);
+                prop_assert!(catalog.zone == afresh, "{:#?}\n{:#?}", catalog.zone, afresh);
+            }
+        }
+    }
 }
