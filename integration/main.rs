@@ -9,3 +9,4 @@ mod server;
 mod simulated;
 mod simulated_master;
 mod site;
+mod tidy;

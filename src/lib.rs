@@ -27,6 +27,7 @@
 //! - [`transfer`]: AXFR and IXFR
 //! - [`reading`]: what a transfer tells of our space
 //! - [`answer`]: a question into its answer
+//! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
 //!
 //! Then the shells, which own sockets, clocks and files:
@@ -39,7 +40,7 @@
 //! - [`target`]: one zone on one name server
 //! - [`publish`]: carrying out a plan there
 //! - [`server`]: the bundled server's sockets
-//! - [`daemon`]: `run`
+//! - [`daemon`]: what `run` runs
 //! - [`cli`]: the commands
 //!
 //! What is deliberately absent: no pure file knows a socket, a clock, a log, a lock or a random
@@ -70,6 +71,7 @@ pub mod rr;
 pub mod scope;
 pub mod secret;
 pub mod server;
+pub mod setting;
 pub mod snapshot;
 pub mod target;
 pub mod transfer;

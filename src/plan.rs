@@ -105,7 +105,7 @@ pub fn diff(
     for key in current.differing(desired) {
         let wanted = desired.get(&key);
         if let Err(why) = scope.check(&key, foreign) {
-            diff.blocked.extend(wanted.is_some().then(|| Blocked { key, why }));
+            diff.blocked.extend(wanted.map(|_| Blocked { key, why }));
             continue;
         }
         let mut new = wanted.map(|set| cut(set, limit));

@@ -99,7 +99,7 @@ impl Target {
             info!(target = self.config.name, %name, "too many records for one message: it changes in steps");
         }
         let ended = self.send_all(&mut burst, fence, stop).await;
-        if ended.as_ref().is_err_and(|error| matches!(error.cause, Cause::Connection(_))) {
+        if ended.as_ref().is_err_and(|error| matches!(*error.cause, Cause::Connection(_))) {
             // One of our messages may still arrive, after others that we will have sent.
             self.doubt = true;
         }

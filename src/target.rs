@@ -62,7 +62,7 @@ pub struct TargetError {
     pub zone: Name,
     pub step: Step,
     #[source]
-    pub cause: Cause,
+    pub cause: Box<Cause>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +172,13 @@ impl Target {
 
     pub(crate) fn error(&self, step: Step, cause: impl Into<Cause>) -> TargetError {
         let (target, server) = (self.config.name.clone(), self.server());
-        TargetError { target, server, zone: self.zone().clone(), step, cause: cause.into() }
+        TargetError {
+            target,
+            server,
+            zone: self.zone().clone(),
+            step,
+            cause: Box::new(cause.into()),
+        }
     }
 
     /// Brings the view up to date: one SOA question when nothing changed, the difference when
@@ -317,7 +323,7 @@ impl Target {
     /// Whether the space is free of another owner's fence, so that a plan means anything.
     pub fn check_owner(&self) -> Result<(), TargetError> {
         match self.claim(Until::Run) {
-            Err(TargetError { cause: Cause::Fence(FenceError::Held(_)), .. }) => Ok(()),
+            Err(error) if matches!(*error.cause, Cause::Fence(FenceError::Held(_))) => Ok(()),
             claimed => claimed.map(drop),
         }
     }
