@@ -58,11 +58,21 @@ pub(crate) struct Setup<'a> {
     pub(crate) clock: i64,
     /// Lines for the zone's block in the configuration; with PowerDNS, for its only block.
     pub(crate) extra: &'a str,
+    /// Of the key `mesozone`.
+    pub(crate) algorithm: &'a str,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Setup { zone: "mesos", domain: None, records: "", grant: Grant::Exact, clock: 0, extra: "" }
+        Setup {
+            zone: "mesos",
+            domain: None,
+            records: "",
+            grant: Grant::Exact,
+            clock: 0,
+            extra: "",
+            algorithm: "hmac-sha256",
+        }
     }
 }
 

@@ -60,7 +60,9 @@ impl Layout<'_> {
         let key = |name: &str, secret: &str| {
             format!("key \"{name}\" {{ algorithm hmac-sha256; secret \"{secret}\"; }};\n")
         };
-        self.write("mesozone.key", &example("bind/mesozone.key"));
+        let algorithm = format!("algorithm {};", self.setup.algorithm);
+        let own = rewrite(example("bind/mesozone.key"), &[("algorithm hmac-sha256;", &algorithm)]);
+        self.write("mesozone.key", &own);
         self.write("wrong-secret.key", &key("mesozone", WRONG_SECRET));
         self.write("unknown.key", &key("stranger", WRONG_SECRET));
         self.write("admin.key", &key("admin", ADMIN_SECRET));
@@ -132,6 +134,7 @@ impl Layout<'_> {
         let conf = rewrite(
             example("knot/knot.conf"),
             &[
+                ("algorithm: hmac-sha256", &format!("algorithm: {}", self.setup.algorithm)),
                 ("\nacl:", &format!("\n{admin}")),
                 ("/run/knot", self.path()),
                 ("/var/lib/knot", self.path()),
@@ -192,6 +195,10 @@ impl Layout<'_> {
             example("powerdns/setup.sh"),
             &[
                 ("/etc/mesozone/powerdns.key", &format!("{dir}/mesozone.key")),
+                (
+                    "import-tsig-key mesozone hmac-sha256",
+                    &format!("import-tsig-key mesozone {}", self.setup.algorithm),
+                ),
                 ("/var/lib/powerdns", dir),
                 ("/etc/powerdns", dir),
                 ("load-zone mesos ", &format!("load-zone {zone} ")),
