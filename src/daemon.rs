@@ -185,6 +185,7 @@ async fn follow(mut target: Target, mut latest: Latest, mut stop: watch::Receive
             None => Ok(()),
             Some(snapshot) => pass(&mut target, snapshot, &stop, &mut told).await,
         };
+        let passed_at = Instant::now();
         let wait = match passed {
             Ok(()) => {
                 pause = BACK_OFF.0;
@@ -210,7 +211,8 @@ async fn follow(mut target: Target, mut latest: Latest, mut stop: watch::Receive
                 if changed.is_err() {
                     break;
                 }
-                sleep(target.config.batch_window).await;
+                // After a quiet window at once; what follows closely is gathered.
+                sleep(target.config.batch_window.saturating_sub(passed_at.elapsed())).await;
             }
             () = sleep(wait) => {}
             () = stopped(&mut stop) => {}

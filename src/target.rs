@@ -333,9 +333,10 @@ impl Target {
         self.pace.limits()
     }
 
-    /// Whether this process holds the fence, as far as it knows.
+    /// Whether the fence in the zone is the one that this process holds.
     pub fn holds_fence(&self) -> bool {
-        self.held.is_some()
+        let found = self.view.as_ref().map(|view| &view.fence);
+        matches!((found, &self.held), (Some(Found::Fence(found)), Some(held)) if found == held)
     }
 
     /// Makes the published zone the one that the next comparison starts from.
