@@ -1,4 +1,5 @@
 //! One test binary: everything that needs the whole program, a server, or a recording.
+mod answering;
 mod cases;
 mod harness;
 mod masters;
