@@ -1,6 +1,7 @@
 //! One test binary: everything that needs the whole program, a server, or a recording.
 mod answering;
 mod cases;
+mod documents;
 mod harness;
 mod masters;
 mod peer;
