@@ -7,6 +7,7 @@ mod masters;
 mod peer;
 mod proxy;
 mod publishing;
+mod quickstart;
 mod running;
 mod server;
 mod simulated;
