@@ -270,7 +270,7 @@ fn set_clock(command: &mut Command, ahead: i64) {
 
 /// A port of 127.0.0.1 and the claim to it, so that it stays ours between a stop and a start. It
 /// is below those that the kernel gives to clients; BIND takes no other loopback address.
-fn claim_port() -> (SocketAddr, UnixListener) {
+pub(crate) fn claim_port() -> (SocketAddr, UnixListener) {
     static PORTS: Mutex<Range<u16>> = Mutex::new(20_000..32_768);
     loop {
         let port = PORTS.lock().expect("no panic under the lock").next().expect("a port is free");

@@ -122,26 +122,36 @@ impl Request {
 /// target was asked for.
 fn built() -> &'static Path {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap();
+        let profile = profile();
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--example", "simulated-master", "--target-dir"]);
-        cargo.arg(profile.parent().unwrap());
-        // Build scripts look at what cargo told this test about its own package, and run again.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-                cargo.env_remove(&name);
-            }
-        }
+        cargo.args(["build", "--quiet", "--example", "simulated-master"]);
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+        let status = builds_here(&mut cargo).status().unwrap();
         assert!(status.success(), "building the simulated master: {status}");
         profile.join("examples/simulated-master")
     });
     &BUILT
+}
+
+/// Where cargo put the programs that belong to this test.
+fn profile() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().to_owned()
+}
+
+/// Has a command that runs cargo start in the project, and find what is built already.
+pub(crate) fn builds_here(command: &mut Command) -> &mut Command {
+    // Build scripts look at what cargo told this test about its own package, and run again.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command.env("CARGO_TARGET_DIR", profile().parent().unwrap());
+    command.current_dir(env!("CARGO_MANIFEST_DIR"))
 }
 
 pub(crate) fn read_head(stream: &mut impl BufRead) -> (String, BTreeMap<String, String>) {

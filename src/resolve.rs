@@ -56,6 +56,11 @@ impl Resolver {
 }
 
 async fn look_up(name: Arc<str>, deadline: Instant) -> (Arc<str>, Vec<IpAddr>) {
+    // Once asked, the system's resolver cannot be stopped; so it is not asked when it is too late.
+    if Instant::now() >= deadline {
+        debug!("looking up {name}: no time left");
+        return (name, Vec::new());
+    }
     let found = timeout_at(deadline, tokio::net::lookup_host((name.to_string(), 0))).await;
     let mut addresses: Vec<IpAddr> = match found {
         Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
