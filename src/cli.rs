@@ -129,11 +129,13 @@ impl From<Ending> for ExitCode {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(&cli);
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting")
-        .and_then(|runtime| runtime.block_on(run(cli)));
+    let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = ended.context("starting").and_then(|runtime| {
+        let ended = runtime.block_on(run(cli));
+        // A look-up that the system's resolver still waits for is not waited for.
+        runtime.shutdown_background();
+        ended
+    });
     match ended {
         Ok(ending) => ending.into(),
         Err(error) => {

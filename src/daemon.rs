@@ -87,6 +87,9 @@ pub async fn run(
     if let Some(server) = &config.server {
         let bound = Bound::bind(&server.listen)?;
         let authority = Arc::new(authority(&config.rules, server, &bound));
+        for address in bound.addresses() {
+            info!("answering for {} on {address}", config.rules.domain);
+        }
         let mut stop = stop.clone();
         tasks.spawn(server::serve(bound, latest.clone(), authority, async move {
             stopped(&mut stop).await;
@@ -124,7 +127,10 @@ async fn poll(
                 if let Some(since) = failing_since.take() {
                     info!("masters answer again after {} s", since.elapsed().as_secs());
                 }
-                let snapshot = watch.publish(answer.state, answer.completeness).await;
+                let snapshot = tokio::select! {
+                    snapshot = watch.publish(answer.state, answer.completeness) => snapshot,
+                    () = stopped(&mut stop) => return,
+                };
                 tell(&snapshot, &publisher.borrow(), &answer.leader);
                 publisher.send_replace(Some(Arc::new(snapshot)));
             }

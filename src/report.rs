@@ -68,10 +68,13 @@ pub fn text(about: &About<'_>, plan: &Plan, style: Style) -> String {
     }
     if let Some(held) = &plan.held {
         let (id, count) = (held.id, held.records.len());
-        put(&style.paint(
-            "33",
-            &format!("held {id}: {count} records found there; `sync --approve {id}` removes them"),
-        ));
+        let line = match count {
+            1 => format!("held {id}: 1 record found there; `sync --approve {id}` removes it"),
+            _ => format!(
+                "held {id}: {count} records found there; `sync --approve {id}` removes them"
+            ),
+        };
+        put(&style.paint("33", &line));
         held.records.iter().for_each(|record| put(&format!("  - {}", short(record))));
     }
     if let Completeness::Recovering(why) = about.completeness
