@@ -323,7 +323,7 @@ fn clocks_apart_are_told_with_their_distance() {
         let line = site.sync(&web()).exits(2).one_line().to_owned();
         let words = match peer {
             Peer::PowerDns => "without a signature",
-            Peer::Bind | Peer::Knot => "s ahead than ours",
+            Peer::Bind | Peer::Knot => "s ahead of ours",
         };
         assert!(line.contains("transferring the zone") && line.contains(words), "{line}");
         assert_eq!(site.peer.serial(), before);

@@ -12,9 +12,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::connection::random;
 use crate::daemon;
-use crate::fence::{Found, Instance};
+use crate::fence::Found;
 use crate::masters::Masters;
 use crate::mesos;
 use crate::plan::{Plan, PlanId};
@@ -312,7 +311,7 @@ fn chosen(config: &Config, choice: &Choice) -> Result<Vec<Target>> {
     }
     let mut config = config.clone();
     config.targets.retain(|t| choice.target.is_empty() || choice.target.contains(&t.name));
-    Ok(daemon::targets(&config, Instance(random()))?)
+    Ok(daemon::targets(&config)?)
 }
 
 async fn diff(
@@ -434,7 +433,14 @@ async fn sync_target(
             say(&text)?;
             return Ok(if holds { Ending::Changes } else { Ending::Well });
         }
-        match target.apply(plan.approved, Hold::Release, stop).await? {
+        let applied = target.apply(plan.approved, Hold::Release, stop).await;
+        if applied.is_err() && target.doubt {
+            // Nobody shall wait out the fence of a process that is gone.
+            if let Err(error) = target.raise_epoch(Hold::Release).await {
+                info!("the fence is not released: {}", report::chain(&error));
+            }
+        }
+        match applied? {
             Applied::PlanAgain => target.read(&snapshot.zone).await?,
             Applied::Stopped => {
                 target.release_held().await;
@@ -451,7 +457,7 @@ async fn sync_target(
 
 async fn run_daemon(config: &Config) -> Result<Ending> {
     config.check_purpose()?;
-    let targets = daemon::targets(config, Instance(random()))?;
+    let targets = daemon::targets(config)?;
     let stop = stop_signal()?;
     daemon::run(config, targets, stop).await?;
     info!("stopped");

@@ -15,7 +15,7 @@ use crate::name::Name;
 use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
 use crate::scope::{Pattern, Scope};
-use crate::setting::{Domain, IpSources, Seconds, ServerAddress, Span, Text, Watch};
+use crate::setting::{Domain, Interval, IpSources, Seconds, ServerAddress, Span, Text, Watch};
 pub use crate::setting::{Master, Scheme};
 
 /// A whole, valid configuration.
@@ -236,8 +236,8 @@ struct RawMesos {
     masters: Vec<Text<Master>>,
     #[serde(default, rename = "watch")]
     _watch: Option<Text<Watch>>,
-    #[serde(default = "secs::<10>")]
-    poll_interval: Text<Span>,
+    #[serde(default = "every::<10>")]
+    poll_interval: Text<Interval>,
     #[serde(default = "secs::<600>")]
     failover_hold: Text<Span>,
     #[serde(default = "secs::<30>")]
@@ -280,8 +280,8 @@ struct RawTarget {
     transfer_key_env: Option<String>,
     #[serde(default)]
     protect: Vec<Text<Pattern>>,
-    #[serde(default = "secs::<10>")]
-    check_interval: Text<Span>,
+    #[serde(default = "every::<10>")]
+    check_interval: Text<Interval>,
     #[serde(default = "millis::<100>")]
     batch_window: Text<Span>,
     #[serde(default)]
@@ -469,6 +469,10 @@ fn secs<const COUNT: u64>() -> Text<Span> {
     Text(Duration::from_secs(COUNT))
 }
 
+fn every<const COUNT: u64>() -> Text<Interval> {
+    Text(Duration::from_secs(COUNT))
+}
+
 fn millis<const COUNT: u64>() -> Text<Span> {
     Text(Duration::from_millis(COUNT))
 }
@@ -527,6 +531,7 @@ mod tests {
         check_refused("[mesos]\nmasters = [\"zk://a/mesos\"]\n", "this version");
         check_refused("[mesos]\nmasters = [\"ftp://a\"]\n", "http://10.0.0.1:5050");
         check_refused(&target("rrset_max = \"some\""), "rrset_max");
+        check_refused(&target("check_interval = \"0s\""), "longer than 0s");
         check_refused(&target("zone = \"example\""), "neither the domain");
         check_refused(&target("protect = [\"ns1.example\"]"), "not inside the zone");
         check_refused(&target("tsig_key_env = \"K\""), "one of them");

@@ -55,18 +55,23 @@ impl Current {
         };
     }
 
-    /// Adds one record that the server reports.
-    pub fn add(&mut self, key: &Key, ttl: Ttl, rdata: Rdata) {
+    /// Adds one record that the server reports; none when it is there already.
+    pub fn add(&mut self, key: &Key, ttl: Ttl, rdata: Rdata) -> Option<()> {
+        if self.get(key).is_some_and(|set| set.contains(&rdata)) {
+            return None;
+        }
         let data = self.get(key).map_or(&[][..], Rrset::rdata);
         let data = data.iter().cloned().chain([rdata]).collect();
         self.set(key, Rrset::new(ttl, data));
+        Some(())
     }
 
-    /// Takes away one record that the server reports as gone.
-    pub fn remove(&mut self, key: &Key, rdata: &Rdata) {
-        let Some(rrset) = self.get(key) else { return };
+    /// Takes away one record that the server reports as gone; none when it is not there.
+    pub fn remove(&mut self, key: &Key, rdata: &Rdata) -> Option<()> {
+        let rrset = self.get(key).filter(|set| set.contains(rdata))?;
         let left = rrset.rdata().iter().filter(|data| *data != rdata).cloned().collect();
         self.set(key, Rrset::new(rrset.ttl(), left));
+        Some(())
     }
 
     /// Makes a newer published zone the base: what the server has stays what it was.
@@ -184,12 +189,13 @@ mod tests {
     fn records_come_and_go_one_by_one() {
         let mut current = Current::default();
         let a = Rdata::A(Ipv4Addr::new(10, 0, 0, 1));
-        current.add(&key("x"), Ttl::from_secs(60), a.clone());
+        assert!(current.add(&key("x"), Ttl::from_secs(60), a.clone()).is_some());
+        assert!(current.add(&key("x"), Ttl::from_secs(60), a.clone()).is_none());
         assert_eq!(current.get(&key("x")), set(1).as_ref());
         assert!(current.has_name(&"x".parse().unwrap()));
-        current.remove(&key("x"), &a);
+        assert!(current.remove(&key("x"), &a).is_some());
         assert!(current.is_empty());
-        current.remove(&key("x"), &a);
+        assert!(current.remove(&key("x"), &a).is_none());
         assert_eq!(current.record_count(), 0);
     }
 }

@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::answer::Authority;
 use crate::config::{self, Config};
+use crate::connection::random;
 use crate::fence::{Instance, Until};
 use crate::masters::{Masters, SetupError};
 use crate::name::NameError;
@@ -45,10 +46,12 @@ pub enum StartError {
 }
 
 /// Opens every target of a configuration.
-pub fn targets(config: &Config, instance: Instance) -> Result<Vec<Target>, StartError> {
+pub fn targets(config: &Config) -> Result<Vec<Target>, StartError> {
     let open = |target: &config::Target| {
         let name = || target.name.clone();
         let keys = secret::keys(target).map_err(|error| StartError::Secret(name(), error))?;
+        // Each of its own: two targets may be one zone by different keys.
+        let instance = Instance(random());
         Target::new(target.clone(), keys, instance).map_err(|error| StartError::Name(name(), error))
     };
     config.targets.iter().map(open).collect()
@@ -218,7 +221,11 @@ async fn follow(mut target: Target, mut latest: Latest, mut stop: watch::Receive
                     break;
                 }
                 // After a quiet window at once; what follows closely is gathered.
-                sleep(target.config.batch_window.saturating_sub(passed_at.elapsed())).await;
+                let gather = target.config.batch_window.saturating_sub(passed_at.elapsed());
+                tokio::select! {
+                    () = sleep(gather) => {}
+                    () = stopped(&mut stop) => {}
+                }
             }
             () = sleep(wait) => {}
             () = stopped(&mut stop) => {}
@@ -235,7 +242,7 @@ async fn pass(
     told: &mut Told,
 ) -> Result<(), TargetError> {
     if target.doubt {
-        target.raise_epoch().await?;
+        target.raise_epoch(Hold::Keep).await?;
     }
     target.read(&snapshot.zone).await?;
     target.may_publish(Until::Run)?;

@@ -213,7 +213,7 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
     if found.owner != claim.owner {
         return Err(FenceError::ForeignOwner(found.owner.clone(), claim.owner.clone()));
     }
-    if found.instance == claim.instance {
+    if found.instance == claim.instance && found.until != Until::Released {
         return Ok(found.clone());
     }
     // `run` takes the fence at its start whoever has it: the newest wins.
@@ -285,6 +285,7 @@ mod tests {
         check(Found::Absent, sync, None, Ok(1));
         check(Found::Absent, Until::Run, Some(fence("a", 1, 5, Until::Run)), Ok(6));
         check(found("a", 1, Until::Run), Until::Run, None, Ok(5));
+        check(found("a", 1, Until::Released), sync, None, Ok(6));
         check(found("a", 2, Until::Released), sync, None, Ok(6));
         check(found("a", 2, Until::Time(999)), sync, None, Ok(6));
         check(found("a", 2, Until::Time(1_000)), sync, None, Err("another pr"));

@@ -30,6 +30,8 @@ pub struct Masters {
     failover_hold: Duration,
     /// Who led last: asked first.
     leader: Option<Base>,
+    /// The master process whose registry is known to be read.
+    confirmed: Option<Box<str>>,
 }
 
 /// Where a master's paths begin.
@@ -80,6 +82,8 @@ pub enum MasterError {
     Status(StatusCode),
     #[error("it redirects to {0:?}, which is no master")]
     Redirect(String),
+    #[error("another master answered in its place meanwhile")]
+    Changed,
     #[error("masters redirect in a circle")]
     Circle,
     #[error(transparent)]
@@ -117,6 +121,7 @@ impl Masters {
             configured: config.masters.clone(),
             failover_hold: config.failover_hold,
             leader: None,
+            confirmed: None,
         })
     }
 
@@ -160,22 +165,28 @@ impl Masters {
     }
 
     async fn read(&mut self, base: Base, response: Response) -> Result<Answer, MasterError> {
-        let date = date(&response);
-        let mut body = Vec::new();
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            body.extend_from_slice(&chunk.map_err(MasterError::Body)?);
-        }
-        let state = tokio::task::block_in_place(|| mesos::parse(&body))?;
-        drop(body);
-        let elected_for = date.zip(state.cluster.elected_time).map(|(date, elected)| {
-            Duration::try_from_secs_f64(date - elected).unwrap_or(Duration::ZERO)
-        });
+        let (mut state, mut elected_for) = read_state(response).await?;
         let young = elected_for.is_none_or(|age| age < self.failover_hold);
         let confirmation = match young {
-            true => self.confirmation(&base).await,
             false => Confirmation::Unavailable,
+            true if self.confirmed.as_ref() == Some(&state.cluster.master_id) => {
+                Confirmation::Given
+            }
+            true => self.confirmation(&base).await,
         };
+        // What was answered before the registry was read is confirmed by nothing: ask again.
+        let master_id = state.cluster.master_id.clone();
+        if confirmation == Confirmation::Given && self.confirmed.as_ref() != Some(&master_id) {
+            let response = self.get(&base, "/master/state").await?;
+            if response.status() != StatusCode::OK {
+                return Err(MasterError::Status(response.status()));
+            }
+            (state, elected_for) = read_state(response).await?;
+            if state.cluster.master_id != master_id {
+                return Err(MasterError::Changed);
+            }
+            self.confirmed = Some(master_id);
+        }
         let failover_hold = self.failover_hold;
         let leadership = Leadership { elected_for, confirmation, failover_hold };
         let completeness = Completeness::of_answer(&state.cluster, &leadership);
@@ -202,6 +213,21 @@ impl Masters {
             Ok(_) | Err(_) => Confirmation::Withheld,
         }
     }
+}
+
+/// The state, and for how long its leader has led by its own clock.
+async fn read_state(response: Response) -> Result<(State, Option<Duration>), MasterError> {
+    let date = date(&response);
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        body.extend_from_slice(&chunk.map_err(MasterError::Body)?);
+    }
+    let state = tokio::task::block_in_place(|| mesos::parse(&body))?;
+    let elected_for = date.zip(state.cluster.elected_time).map(|(date, elected)| {
+        Duration::try_from_secs_f64(date - elected).unwrap_or(Duration::ZERO)
+    });
+    Ok((state, elected_for))
 }
 
 fn authority(endpoint: &Endpoint) -> String {

@@ -39,12 +39,13 @@ pub struct StateError(#[from] serde_json::Error);
 pub fn parse(body: &[u8]) -> Result<State, StateError> {
     let raw: RawState<'_> = serde_json::from_slice(body)?;
     let mut cluster = Cluster {
-        master_id: raw.id.unwrap_or_default().into(),
-        elected_time: raw.elected_time,
+        master_id: lenient::<String>(raw.id).unwrap_or_default().into(),
+        elected_time: lenient(raw.elected_time),
         ..Cluster::default()
     };
     let mut unread = Vec::new();
-    if let Some(pid) = raw.leader.as_deref().filter(|pid| !pid.is_empty()) {
+    let leader: Option<String> = lenient(raw.leader);
+    if let Some(pid) = leader.as_deref().filter(|pid| !pid.is_empty()) {
         cluster.leader = Endpoint::parse_pid(pid);
         if cluster.leader.is_none() {
             let fault = format!("pid {pid:?} has no host and port");
@@ -59,7 +60,7 @@ pub fn parse(body: &[u8]) -> Result<State, StateError> {
             Err(error) => unread.push(Unread::new("agent", text, &error)),
         }
     }
-    for text in raw.recovered_slaves.unwrap_or_default() {
+    for text in raw.recovered_slaves {
         match serde_json::from_str::<RawId>(text.get()) {
             Ok(agent) => {
                 cluster.recovered.insert(AgentId(Arc::from(&*agent.id)));
@@ -74,7 +75,9 @@ pub fn parse(body: &[u8]) -> Result<State, StateError> {
             Err(error) => state.unread.push(Unread::new("framework", text, &error)),
         }
     }
-    for text in raw.completed_frameworks.unwrap_or_default() {
+    let completed: Option<Vec<&RawValue>> =
+        raw.completed_frameworks.and_then(|list| serde_json::from_str(list.get()).ok());
+    for text in completed.unwrap_or_default() {
         match serde_json::from_str::<RawFramework<'_>>(text.get()) {
             Ok(framework) => state.add_ended(&framework),
             Err(error) => state.unread.push(Unread::new("framework", text, &error)),
@@ -133,23 +136,32 @@ impl Unread {
     }
 }
 
+/// A value of the master itself: of a wrong type it is as if it were missing, and costs its own
+/// records.
+fn lenient<'s, T: Deserialize<'s>>(value: Option<&'s RawValue>) -> Option<T> {
+    value.and_then(|text| serde_json::from_str(text.get()).ok())
+}
+
 /// A list, or `null`, which Mesos never writes and mesos-dns took for an empty one.
 type RawList<'s> = Option<Vec<&'s RawValue>>;
 
 #[derive(Deserialize)]
 struct RawState<'s> {
-    id: Option<String>,
-    #[serde(default, deserialize_with = "number_or_none")]
-    elected_time: Option<f64>,
-    leader: Option<String>,
+    #[serde(borrow)]
+    id: Option<&'s RawValue>,
+    #[serde(borrow)]
+    elected_time: Option<&'s RawValue>,
+    #[serde(borrow)]
+    leader: Option<&'s RawValue>,
     #[serde(borrow)]
     slaves: Vec<&'s RawValue>,
-    #[serde(borrow)]
-    recovered_slaves: RawList<'s>,
+    /// Absent before Mesos 1.2. It decides what may be removed, so it is a list or an error.
+    #[serde(borrow, default)]
+    recovered_slaves: Vec<&'s RawValue>,
     #[serde(borrow)]
     frameworks: Vec<&'s RawValue>,
     #[serde(borrow)]
-    completed_frameworks: RawList<'s>,
+    completed_frameworks: Option<&'s RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -499,5 +511,10 @@ mod tests {
         assert!(parse(b"[]").is_err());
         assert!(parse(b"{}").is_err(), "an answer without the lists is no empty cluster");
         assert!(parse(br#"{"frameworks": {}}"#).is_err());
+        let gate = br#"{"slaves": [], "frameworks": [], "recovered_slaves": null}"#;
+        assert!(parse(gate).is_err(), "what decides about removals is never guessed");
+        let odd =
+            br#"{"slaves": [], "frameworks": [], "leader": 5, "id": [], "elected_time": "x"}"#;
+        assert!(parse(odd).unwrap().cluster.leader.is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! What would change on a server, and which of it may. A [`Plan`] leaves no choice to whoever
 //! carries it out: only what [`approve`] let through can be sent at all.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,10 +39,11 @@ impl Change {
         matches!((&self.old, &self.new), (Some(old), Some(new)) if old.same_data(new))
     }
 
-    /// The change without its removals; none when nothing is left of it.
-    fn without_removals(self) -> Option<Change> {
+    /// The change without its removals, and with as many additions as then still fit; none when
+    /// nothing is left of it.
+    fn without_removals(self, limit: RrsetLimit) -> Option<Change> {
         let new = match (&self.old, self.new) {
-            (Some(old), Some(new)) => Some(new.union(old)),
+            (Some(old), Some(new)) => Some(limit.grown(old, &new)),
             (Some(old), None) => Some(old.clone()),
             (None, new) => new,
         };
@@ -85,6 +86,24 @@ pub struct RrsetLimit {
 }
 
 impl RrsetLimit {
+    /// All of `old`, with the TTL of `new` and as much of it as fits.
+    fn grown(&self, old: &Rrset, new: &Rrset) -> Rrset {
+        let record_max =
+            self.record_max.or(self.earlier_max.filter(|max| old.rdata().len() == *max));
+        let mut data = old.rdata().to_vec();
+        let mut size: usize = data.iter().map(octets).sum();
+        for rdata in new.minus(Some(old)) {
+            size += octets(rdata);
+            if record_max.is_some_and(|max| data.len() >= max)
+                || self.octets_max.is_some_and(|max| size > max)
+            {
+                break;
+            }
+            data.push(rdata.clone());
+        }
+        Rrset::new(new.ttl(), data).unwrap_or_else(|| old.clone())
+    }
+
     fn is_earlier_cut(&self, old: &Rrset, wanted: &Rrset) -> bool {
         self.earlier_max.is_some_and(|max| {
             let limit = RrsetLimit { record_max: Some(max), ..RrsetLimit::default() };
@@ -128,10 +147,14 @@ pub fn diff(
     diff
 }
 
+/// Octets of a record in an answer, its owner compressed.
+fn octets(rdata: &Rdata) -> usize {
+    12 + rdata.wire_len()
+}
+
 /// Those records of a large RRset that have the lowest hash: the same ones on every run, and
 /// one that leaves is replaced by one.
 fn cut(set: &Rrset, limit: RrsetLimit) -> Rrset {
-    let octets = |rdata: &Rdata| 12 + rdata.wire_len();
     let record_max = limit.record_max.unwrap_or(usize::MAX);
     let octets_max = limit.octets_max.unwrap_or(usize::MAX);
     let size: usize = set.rdata().iter().map(octets).sum();
@@ -216,6 +239,8 @@ pub struct Gate<'g> {
     /// The target's name, for plan ids.
     pub target: &'g str,
     pub completeness: Completeness,
+    /// Names of which it is not known what they should have.
+    pub unknown: &'g BTreeSet<Name>,
     pub adoption: Adoption,
     /// The names that this process created in a space not adopted yet.
     pub created: &'g HashSet<Name>,
@@ -273,24 +298,29 @@ impl Plan {
 }
 
 /// Decides what of a difference may be sent now.
-pub fn approve(diff: Diff, current: &Current, scope: &Scope, gate: &Gate<'_>) -> Plan {
+pub fn approve(
+    diff: Diff,
+    current: &Current,
+    scope: &Scope,
+    gate: &Gate<'_>,
+    limit: RrsetLimit,
+) -> Plan {
     let Diff { changes, blocked, cut } = diff;
     let mut plan = Plan { blocked, cut, ..Plan::default() };
     let going = match gate.adoption {
         Adoption::Adopted => changes,
         Adoption::FirstContact => first_contact(changes, current, scope, gate, &mut plan),
     };
-    plan.approved.changes = match gate.completeness {
-        Completeness::Complete => going,
-        Completeness::Recovering(_) => going
-            .into_iter()
-            .filter_map(|change| {
-                let gone = change.removed().map(|rdata| (change.key.clone(), rdata.clone()));
-                plan.recovering.extend(gone.collect::<Vec<_>>());
-                change.without_removals()
-            })
-            .collect(),
-    };
+    for change in going {
+        let certain = gate.completeness.is_complete() && !gate.unknown.contains(&change.key.name);
+        if certain {
+            plan.approved.changes.push(change);
+            continue;
+        }
+        let gone = change.removed().map(|rdata| (change.key.clone(), rdata.clone()));
+        plan.recovering.extend(gone);
+        plan.approved.changes.extend(change.without_removals(limit));
+    }
     plan
 }
 
@@ -309,6 +339,7 @@ fn first_contact(
     let (found, free): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(is_found);
     let undesired: Vec<(Key, Rdata)> = found
         .iter()
+        .filter(|change| !gate.unknown.contains(&change.key.name))
         .flat_map(|change| change.removed().map(|rdata| (change.key.clone(), rdata.clone())))
         .collect();
     let complete = gate.completeness.is_complete();
@@ -404,8 +435,11 @@ mod tests {
         let current = Current::of_reading(&desired, &zone(server));
         let diff = diff(&current, &desired, &scope(), &Foreign::default(), RrsetLimit::default());
         let created = HashSet::from(["made.mesos".parse().unwrap()]);
-        let gate = Gate { target: "bind", completeness, adoption, created: &created, approved };
-        approve(diff, &current, &scope(), &gate)
+        let unknown = BTreeSet::from(["unknown.mesos".parse().unwrap()]);
+        let target = "bind";
+        let gate =
+            Gate { target, completeness, unknown: &unknown, adoption, created: &created, approved };
+        approve(diff, &current, &scope(), &gate, RrsetLimit::default())
     }
 
     #[track_caller]
@@ -439,6 +473,26 @@ mod tests {
         recovering("a=1", "b=2", "b:>2; recovering a=1");
         recovering("a=1,2", "a=2,3", "a:1,2>1,2,3; recovering a=1");
         recovering("a@30=1,2", "a=1", "a:1,2>1,2; recovering a=2");
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_gone_stays() {
+        let adopted = |server, desired, expected| {
+            check(server, desired, Adoption::Adopted, Completeness::Complete, expected);
+        };
+        adopted("unknown=1 a=1", "", "a:1>; recovering unknown=1");
+        adopted("unknown=1", "unknown=2", "unknown:1>1,2; recovering unknown=1");
+    }
+
+    #[test]
+    fn an_rrset_that_only_grows_stays_within_its_limit() {
+        let set = |text: &str| zone(text).iter().next().unwrap().1.clone();
+        let grown =
+            |limit: RrsetLimit| limit.grown(&set("a=1,2,3"), &set("a@30=3,4,5")).rdata().len();
+        assert_eq!(grown(RrsetLimit::default()), 5);
+        assert_eq!(grown(RrsetLimit { record_max: Some(4), ..RrsetLimit::default() }), 4);
+        assert_eq!(grown(RrsetLimit { earlier_max: Some(3), ..RrsetLimit::default() }), 3);
+        assert_eq!(grown(RrsetLimit { octets_max: Some(70), ..RrsetLimit::default() }), 4);
     }
 
     #[test]

@@ -92,7 +92,8 @@ impl Target {
             Found::Absent | Found::Other(_) => None,
         };
         self.before.clone_from(&self.view);
-        let mut burst = Burst::new(approved.into_changes(), before, found.adoption());
+        let adoption = self.adoption(&found);
+        let mut burst = Burst::new(approved.into_changes(), before, adoption);
         burst.release =
             (hold == Hold::Release).then(|| Fence { until: Until::Released, ..fence.clone() });
         for name in burst.packer.split_names() {
@@ -158,6 +159,7 @@ impl Target {
         let id = connection.fresh_id();
         let message = update::encode(id, &zone, &step, &batch);
         let sent = connection.send_update(message, &key).await;
+        self.claim_names(&batch, burst.adoption);
         burst.sent.push_back((id, batch));
         if after.is_some() {
             burst.fence = after;
@@ -185,7 +187,7 @@ impl Target {
         match answered.rcode {
             Rcode::NOERROR => {
                 self.pace.answered(batch.record_count, answered.latency, since);
-                self.commit(&batch, burst.adoption);
+                self.commit(&batch);
             }
             Rcode::NXRRSET | Rcode::YXRRSET | Rcode::NXDOMAIN | Rcode::YXDOMAIN => {
                 self.connection = None;
@@ -200,13 +202,23 @@ impl Target {
         Ok(())
     }
 
-    fn commit(&mut self, batch: &Batch, adoption: Adoption) {
+    /// Notes the names that a message creates in a space not adopted yet, whether or not its
+    /// answer will come.
+    fn claim_names(&mut self, batch: &Batch, adoption: Adoption) {
+        let Some(view) = self.view.as_ref().filter(|_| adoption == Adoption::FirstContact) else {
+            return;
+        };
+        let names = batch.changes.iter().map(|change| &change.key.name);
+        self.created.extend(names.filter(|name| !view.current.has_name(name)).cloned());
+    }
+
+    fn commit(&mut self, batch: &Batch) {
         let Some(view) = &mut self.view else { return };
         for change in &batch.changes {
-            if adoption == Adoption::FirstContact && !view.current.has_name(&change.key.name) {
-                self.created.insert(change.key.name.clone());
-            }
             view.current.set(&change.key, change.new.clone());
+            if !view.current.has_name(&change.key.name) {
+                self.created.remove(&change.key.name);
+            }
         }
     }
 
@@ -221,15 +233,15 @@ impl Target {
             }
             return Ok(if unfinished { Applied::Stopped } else { Applied::Done });
         };
-        if let Some(held) = self.held.take_if(|_| burst.release.is_some()) {
-            self.release(&held).await;
-        }
         self.view = None;
         let too_large = batch.changes.iter().any(|change| {
             change.new.as_ref().is_some_and(|new| new.rdata().len() > RRSET_MAX_OF_BIND)
         });
         if rcode == Rcode::SERVFAIL && too_large && self.cut_rrsets() {
             return Ok(Applied::PlanAgain);
+        }
+        if let Some(held) = self.held.take_if(|_| burst.release.is_some()) {
+            self.release(&held).await;
         }
         let names = names(&batch);
         Err(self.error(Step::Update, Cause::Refused { rcode, names }))
@@ -246,21 +258,27 @@ impl Target {
 
     /// Gives back the fence at a clean stop.
     pub async fn release_held(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.release(&held).await;
+        let Some(held) = self.held.take() else { return };
+        // A server closes connections that have been idle; asking for the SOA opens a new one.
+        match self.serial().await {
+            Ok(_) => self.release(&held).await,
+            Err(error) => warn!("the fence is not released: {}", chain(&error)),
         }
     }
 
     /// After a lost reply: raises the epoch, so that no message of ours that is still on its way
     /// can land behind a newer one.
-    pub async fn raise_epoch(&mut self) -> Result<(), TargetError> {
+    pub async fn raise_epoch(&mut self, hold: Hold) -> Result<(), TargetError> {
         let (name, key) = (self.fence_name().clone(), self.keys.transfer.clone());
         let records = self.connect().await?.txt(&name, &key).await;
         let records = records.map_err(|cause| self.failed(Step::Fence, cause))?;
         let found = Found::of(&records);
-        let (fence, before) = self.next_epoch(&found)?;
+        let (mut fence, before) = self.next_epoch(&found, hold.until())?;
+        if hold == Hold::Release {
+            fence.until = Until::Released;
+        }
         self.swap_fence(before, &fence).await?;
-        self.held = Some(fence);
+        self.held = Some(fence).filter(|_| hold == Hold::Keep);
         self.doubt = false;
         Ok(())
     }

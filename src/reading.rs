@@ -96,16 +96,17 @@ impl Gathering {
     }
 
     /// The view of a whole zone, compared with `desired`.
-    pub fn into_view(mut self, serial: Serial, desired: &Zone, earlier: Option<&View>) -> View {
+    pub fn into_view(mut self, serial: Serial, desired: &Zone, seen: &Foreign) -> View {
         self.whole.sort_by(|a, b| a.0.cmp(&b.0));
         let rrsets = self.whole.chunk_by(|a, b| a.0 == b.0).filter_map(|group| {
             let data = group.iter().map(|(_, _, rdata)| rdata.clone()).collect();
-            Some((group[0].0.clone(), Rrset::new(group[0].1, data)?))
+            // PowerDNS can hold an RRset of several TTLs, which is none we could wish for.
+            let one_ttl = group.iter().all(|(_, ttl, _)| *ttl == group[0].1);
+            let ttl = if one_ttl { group[0].1 } else { Ttl::ZERO };
+            Some((group[0].0.clone(), Rrset::new(ttl, data)?))
         });
         let read: Zone = rrsets.collect();
-        if let Some(earlier) = earlier {
-            self.foreign.remember_name_servers(&earlier.foreign);
-        }
+        self.foreign.remember_name_servers(seen);
         let fence: Vec<Rdata> = self.fence.into_iter().collect();
         View {
             serial,
@@ -115,8 +116,8 @@ impl Gathering {
         }
     }
 
-    /// The view that differences make of an earlier one; none when they decide about ownership,
-    /// which only a whole reading settles.
+    /// The view that differences make of an earlier one; none when they do not fit it, or decide
+    /// about ownership, which only a whole reading settles.
     pub fn applied_to(self, view: &View, serial: Serial) -> Option<View> {
         if self.decisive {
             return None;
@@ -124,8 +125,8 @@ impl Gathering {
         let mut view = View { serial, ..view.clone() };
         for Delta { key, ttl, rdata, way } in self.deltas {
             match way {
-                Way::Came => view.current.add(&key, ttl, rdata),
-                Way::Went => view.current.remove(&key, &rdata),
+                Way::Came => view.current.add(&key, ttl, rdata)?,
+                Way::Went => view.current.remove(&key, &rdata)?,
             }
         }
         if !self.fence_deltas.is_empty() {

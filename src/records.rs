@@ -1,6 +1,7 @@
 //! Which records a cluster makes. Every rule of mesos-dns's `records/generator.go`, less its
 //! mistakes; each function makes the records of one thing and says what it had to skip.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -247,6 +248,39 @@ pub fn of_framework(rules: &Rules, framework: &Framework) -> Made {
         made.srv(&service, rules.srv_weight, port, &name);
     }
     made
+}
+
+/// The names whose records are unknown because a host name could not be resolved.
+pub fn unknown_names(rules: &Rules, cluster: &Cluster) -> BTreeSet<Name> {
+    let unresolved = |endpoint: &Endpoint| endpoint.addresses.is_empty();
+    let mut bases: Vec<Name> = Vec::new();
+    for framework in cluster.frameworks.values() {
+        if framework.scheduler.as_ref().is_some_and(unresolved) {
+            bases.extend(framework_name(rules, &rules.domain, framework));
+        }
+    }
+    let mut labels: Vec<String> = Vec::new();
+    if cluster.agents.values().filter_map(|agent| agent.endpoint.as_ref()).any(unresolved) {
+        labels.push("slave".to_owned());
+    }
+    if cluster.leader.iter().chain(&cluster.masters).any(unresolved) {
+        labels.extend(["leader".to_owned(), "master".to_owned()]);
+        labels.extend((0..=cluster.masters.len()).map(|number| format!("master{number}")));
+    }
+    bases.extend(labels.iter().filter_map(|label| rules.domain.child(label.as_bytes()).ok()));
+    let services = [
+        ([b"_tcp".as_slice(), b"_framework"], &bases),
+        ([b"_tcp".as_slice(), b"_slave"], &vec![rules.domain.clone()]),
+        ([b"_tcp".as_slice(), b"_leader"], &vec![rules.domain.clone()]),
+        ([b"_udp".as_slice(), b"_leader"], &vec![rules.domain.clone()]),
+    ];
+    if bases.is_empty() {
+        return BTreeSet::new();
+    }
+    let below = services.into_iter().flat_map(|(labels, bases)| {
+        bases.iter().filter_map(move |base| base.below(labels).ok()).collect::<Vec<_>>()
+    });
+    below.chain(bases.clone()).collect()
 }
 
 /// The names of the cluster itself, which no framework may capture.

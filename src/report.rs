@@ -77,9 +77,8 @@ pub fn text(about: &About<'_>, plan: &Plan, style: Style) -> String {
         put(&style.paint("33", &line));
         held.records.iter().for_each(|record| put(&format!("  - {}", short(record))));
     }
-    if let Completeness::Recovering(why) = about.completeness
-        && !plan.recovering.is_empty()
-    {
+    if !plan.recovering.is_empty() {
+        let why = uncertainty(about.completeness);
         put(&style.paint("33", &format!("held: {why}; nobody can approve these")));
         plan.recovering.iter().for_each(|record| put(&format!("  - {}", short(record))));
     }
@@ -88,6 +87,14 @@ pub fn text(about: &About<'_>, plan: &Plan, style: Style) -> String {
         come.iter().for_each(|line| put(&format!("waiting for that + {line}")));
     }
     out
+}
+
+/// Why removals are not certain.
+fn uncertainty(completeness: Completeness) -> String {
+    match completeness {
+        Completeness::Recovering(why) => why.to_string(),
+        Completeness::Complete => "a host name of the cluster cannot be resolved".to_owned(),
+    }
 }
 
 fn short((key, rdata): &(Key, Rdata)) -> String {
@@ -179,11 +186,9 @@ pub fn json(about: &About<'_>, plan: &Plan) -> Report {
         let plan_id = Some(set.id.to_string());
         held.push(ReportedHold { plan_id, reason, records: reported(&set.records) });
     }
-    if let Completeness::Recovering(why) = about.completeness
-        && !plan.recovering.is_empty()
-    {
-        let records = reported(&plan.recovering);
-        held.push(ReportedHold { plan_id: None, reason: why.to_string(), records });
+    if !plan.recovering.is_empty() {
+        let (reason, records) = (uncertainty(about.completeness), reported(&plan.recovering));
+        held.push(ReportedHold { plan_id: None, reason, records });
     }
     let block = |blocked: &crate::plan::Blocked| ReportedBlock {
         name: blocked.key.name.to_string(),

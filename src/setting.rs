@@ -67,6 +67,19 @@ impl Word for Span {
     }
 }
 
+/// A duration above zero: how often something is done.
+pub(crate) struct Interval;
+
+impl Word for Interval {
+    type Value = Duration;
+    fn read(text: &str) -> Result<Duration, String> {
+        match Span::read(text)? {
+            Duration::ZERO => Err("an interval is longer than 0s".to_owned()),
+            interval => Ok(interval),
+        }
+    }
+}
+
 /// A duration of whole seconds that fits a TTL.
 pub(crate) struct Seconds;
 

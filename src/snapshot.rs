@@ -1,6 +1,7 @@
 //! What is published: one whole view of the cluster at a time, and whether it may be believed
 //! where something is missing from it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use imbl::OrdMap;
 
 use crate::cluster::Cluster;
 use crate::mesos::Unread;
+use crate::name::Name;
 use crate::records::{Skip, Subject};
 use crate::zone::Zone;
 
@@ -102,6 +104,9 @@ pub struct Snapshot {
     /// What the state held that could not be read at all.
     pub unread: Arc<[Unread]>,
     pub completeness: Completeness,
+    /// The names of what has a host name that could not be resolved: what they have elsewhere
+    /// is not known to be wrong.
+    pub unknown: Arc<BTreeSet<Name>>,
     /// Whether this process has published a complete snapshot, this one or one before.
     pub complete_once: bool,
     pub read_at: SystemTime,

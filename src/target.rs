@@ -9,12 +9,13 @@ use tracing::{debug, warn};
 use crate::config::{self, RrsetMax};
 use crate::connection::{Connection, ConnectionError, now};
 use crate::current::Current;
-use crate::fence::{self, Claim, Fence, FenceError, Found, Instance, Until};
+use crate::fence::{self, Adoption, Claim, Fence, FenceError, Found, Instance, Until};
 use crate::name::{Name, NameError};
 use crate::pace::Pace;
 use crate::plan::{self, Gate, Plan, PlanId, RrsetLimit};
 use crate::reading::{Gathering, View};
 use crate::rr::{Rdata, Serial};
+use crate::scope::Foreign;
 use crate::secret::Keys;
 use crate::snapshot::Snapshot;
 use crate::transfer::{Ask, Item, Outcome, TransferError};
@@ -28,6 +29,10 @@ pub(crate) const RRSET_MAX_OF_BIND: usize = 100;
 /// What fits one DNS message, and so can be answered at all. Knot takes a larger RRset, and then
 /// answers every transfer of its zone with SERVFAIL.
 const RRSET_OCTETS_MAX: usize = 60_000;
+
+/// After so many whole answers in a row a server is taken to know no differences (PowerDNS); any
+/// server answers whole when the difference is larger than the zone.
+const WHOLE_IXFRS: u8 = 3;
 
 /// What was being done when something failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +109,8 @@ pub struct Target {
     fence_name: Name,
     pub(crate) connection: Option<Connection>,
     pub(crate) view: Option<View>,
+    /// Name servers seen since the start: their addresses are never ours.
+    seen: Foreign,
     /// The view before the last burst, with the serial that the server had then.
     pub(crate) before: Option<View>,
     pub(crate) held: Option<Fence>,
@@ -111,7 +118,8 @@ pub struct Target {
     pub(crate) created: HashSet<Name>,
     pub(crate) pace: Pace,
     rrset_limit: RrsetLimit,
-    ixfr_is_whole: bool,
+    /// How many times in a row an IXFR was answered with the whole zone.
+    whole_ixfrs: u8,
     /// A reply was lost or not believed: one of our messages may still arrive.
     pub(crate) doubt: bool,
 }
@@ -138,12 +146,13 @@ impl Target {
             instance,
             connection: None,
             view: None,
+            seen: Foreign::default(),
             before: None,
             held: None,
             created: HashSet::new(),
             pace: Pace::default(),
             rrset_limit,
-            ixfr_is_whole: false,
+            whole_ixfrs: 0,
             doubt: false,
         })
     }
@@ -198,7 +207,7 @@ impl Target {
         }
     }
 
-    async fn serial(&mut self) -> Result<Serial, TargetError> {
+    pub(crate) async fn serial(&mut self) -> Result<Serial, TargetError> {
         let zone = self.zone().clone();
         let reused = self.connection.is_some();
         let key = self.keys.transfer.clone();
@@ -212,12 +221,14 @@ impl Target {
     }
 
     async fn read_whole(&mut self, desired: &Zone) -> Result<(), TargetError> {
-        let earlier = self.view.take();
+        self.view = None;
         let (outcome, gathering) = self.transfer(Ask::Axfr).await?;
         match outcome {
             Outcome::Whole(serial) => {
                 debug!(target = self.config.name, %serial, "zone transferred");
-                self.view = Some(gathering.into_view(serial, desired, earlier.as_ref()));
+                let view = gathering.into_view(serial, desired, &self.seen);
+                self.seen.remember_name_servers(&view.foreign);
+                self.view = Some(view);
                 Ok(())
             }
             // An AXFR ends whole or not at all.
@@ -229,13 +240,23 @@ impl Target {
         let (outcome, gathering) = self.transfer(Ask::Ixfr(view.serial)).await?;
         self.view = match outcome {
             Outcome::UpToDate => Some(view),
-            Outcome::Differences(serial) => gathering.applied_to(&view, serial),
-            Outcome::Whole(serial) => {
-                self.ixfr_is_whole = true;
-                Some(gathering.into_view(serial, desired, Some(&view)))
+            Outcome::Differences(serial) => {
+                self.whole_ixfrs = 0;
+                gathering.applied_to(&view, serial)
             }
-            Outcome::AskAxfr => None,
+            Outcome::Whole(serial) => {
+                self.whole_ixfrs = self.whole_ixfrs.saturating_add(1);
+                Some(gathering.into_view(serial, desired, &self.seen))
+            }
+            Outcome::AskAxfr => {
+                // What is left of that answer is not for the next question.
+                self.connection = None;
+                None
+            }
         };
+        if let Some(view) = &self.view {
+            self.seen.remember_name_servers(&view.foreign);
+        }
         match self.view {
             Some(_) => Ok(()),
             None => self.read_whole(desired).await,
@@ -278,11 +299,12 @@ impl Target {
         let gate = Gate {
             target: &self.config.name,
             completeness: snapshot.completeness,
-            adoption: view.fence.adoption(),
+            adoption: self.adoption(&view.fence),
             created: &self.created,
+            unknown: &snapshot.unknown,
             approved,
         };
-        plan::approve(diff, &view.current, scope, &gate)
+        plan::approve(diff, &view.current, scope, &gate, self.rrset_limit)
     }
 
     /// The fence to publish under, given what is in the zone.
@@ -293,8 +315,12 @@ impl Target {
     }
 
     /// The fence with the next epoch, and the data that it replaces.
-    pub(crate) fn next_epoch(&self, found: &Found) -> Result<(Fence, Option<Rdata>), TargetError> {
-        let claim = self.claim_until(Until::Run);
+    pub(crate) fn next_epoch(
+        &self,
+        found: &Found,
+        until: Until,
+    ) -> Result<(Fence, Option<Rdata>), TargetError> {
+        let claim = self.claim_until(until);
         let next = fence::next(found, &claim, now());
         let next = next.map_err(|cause| self.error(Step::Fence, cause))?;
         Ok(match found {
@@ -318,6 +344,14 @@ impl Target {
     /// Whether a publisher of ours may write here now; `run` stands by when not.
     pub fn may_publish(&self, until: Until) -> Result<(), TargetError> {
         self.claim(until).map(drop)
+    }
+
+    /// Whether the space is adopted: as the fence says, or as it said while we held it.
+    pub(crate) fn adoption(&self, found: &Found) -> Adoption {
+        match (found, &self.held) {
+            (Found::Absent, Some(held)) => held.adoption,
+            (found, _) => found.adoption(),
+        }
     }
 
     /// Whether the space is free of another owner's fence, so that a plan means anything.
@@ -366,7 +400,7 @@ impl Target {
             return Ok(());
         };
         expected.current.rebase(desired);
-        if how == Verification::Cheap && self.ixfr_is_whole {
+        if how == Verification::Cheap && self.whole_ixfrs >= WHOLE_IXFRS {
             expected.serial = self.serial().await?;
             self.view = Some(expected);
             return Ok(());

@@ -281,7 +281,7 @@ pub enum TsigError {
     BadKey { key: Name },
     #[error("the server has another secret for the key {key} (BADSIG)")]
     BadSig { key: Name },
-    #[error("clocks differ (BADTIME): the server's is {} than ours", ahead(*.0))]
+    #[error("clocks differ (BADTIME): the server's is {} ours", ahead(*.0))]
     BadTime(i64),
     #[error("the server refuses signatures cut to this length (BADTRUNC)")]
     BadTrunc,
@@ -299,9 +299,9 @@ pub enum TsigError {
     Wire(#[from] WireError),
 }
 
-/// "13 s ahead", "600 s behind".
+/// "13 s ahead of", "600 s behind".
 fn ahead(seconds: i64) -> String {
-    let word = if seconds < 0 { "behind" } else { "ahead" };
+    let word = if seconds < 0 { "behind" } else { "ahead of" };
     format!("{} s {word}", seconds.unsigned_abs())
 }
 
@@ -584,7 +584,7 @@ mod tests {
         let server = 2_600_u64.to_be_bytes();
         let bad_time = Variables { error: 18, other: &server[2..], ..plain(2_000) };
         check_refused(&bad_time, 2_000, TsigError::BadTime(600));
-        assert!(TsigError::BadTime(-600).to_string().contains("600 s behind"));
+        assert!(TsigError::BadTime(-600).to_string().contains("600 s behind ours"));
     }
 
     #[test]

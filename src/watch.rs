@@ -6,13 +6,14 @@ use std::time::SystemTime;
 use crate::catalog::Catalog;
 use crate::cluster::Endpoint;
 use crate::mesos::State;
-use crate::records::Rules;
+use crate::records::{self, Rules};
 use crate::resolve::Resolver;
 use crate::snapshot::{Completeness, Snapshot};
 
 /// The one writer of snapshots.
 pub struct Watch {
     catalog: Catalog,
+    rules: Rules,
     masters: Vec<Endpoint>,
     resolver: Resolver,
     complete_once: bool,
@@ -22,7 +23,8 @@ impl Watch {
     /// `masters` in configured order, for the names that number them.
     pub fn new(rules: Rules, masters: Vec<Endpoint>) -> Watch {
         Watch {
-            catalog: Catalog::new(rules),
+            catalog: Catalog::new(rules.clone()),
+            rules,
             masters,
             resolver: Resolver::default(),
             complete_once: false,
@@ -45,6 +47,7 @@ impl Watch {
             skipped: self.catalog.skipped().clone(),
             unread: Arc::from(unread),
             completeness,
+            unknown: Arc::new(records::unknown_names(&self.rules, self.catalog.cluster())),
             complete_once: self.complete_once,
             read_at: SystemTime::now(),
         }
