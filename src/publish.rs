@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::connection::{Answered, ConnectionError, now};
 use crate::fence::{Adoption, Fence, Found, Until};
@@ -55,6 +55,10 @@ struct Burst {
     /// What the last message makes of it.
     release: Option<Fence>,
     sent: VecDeque<(u16, Batch)>,
+    /// Messages and records sent so far, and since when.
+    message_count: usize,
+    record_count: usize,
+    started: Instant,
     last_answer: Instant,
     refused: Option<(Rcode, Batch)>,
     adoption: Adoption,
@@ -67,6 +71,9 @@ impl Burst {
             fence,
             release: None,
             sent: VecDeque::new(),
+            message_count: 0,
+            record_count: 0,
+            started: Instant::now(),
             last_answer: Instant::now(),
             refused: None,
             adoption,
@@ -158,6 +165,8 @@ impl Target {
         let id = connection.fresh_id();
         let message = update::encode(id, &zone, &step, &batch);
         let sent = connection.send_update(message, &key).await;
+        burst.message_count += 1;
+        burst.record_count += batch.record_count;
         burst.sent.push_back((id, batch));
         if after.is_some() {
             burst.fence = after;
@@ -212,6 +221,9 @@ impl Target {
 
     async fn finish(&mut self, burst: &mut Burst, stopped: bool) -> Result<Applied, TargetError> {
         let Some((rcode, batch)) = burst.refused.take() else {
+            let (messages, records) = (burst.message_count, burst.record_count);
+            let (window, millis) = (self.pace.window(), burst.started.elapsed().as_millis());
+            debug!(target = self.config.name, messages, records, window, millis, "zone updated");
             if let (Some(view), Some(fence)) = (&mut self.view, &burst.fence) {
                 view.fence = Found::of(std::slice::from_ref(fence));
             }
