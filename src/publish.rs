@@ -61,6 +61,7 @@ struct Burst {
     started: Instant,
     last_answer: Instant,
     refused: Option<(Rcode, Batch)>,
+    /// What the zone says of it from the first message on.
     adoption: Adoption,
 }
 
@@ -99,7 +100,7 @@ impl Target {
             Found::Absent | Found::Other(_) => None,
         };
         self.before.clone_from(&self.view);
-        let mut burst = Burst::new(approved.into_changes(), before, found.adoption());
+        let mut burst = Burst::new(approved.into_changes(), before, fence.adoption);
         burst.release =
             (hold == Hold::Release).then(|| Fence { until: Until::Released, ..fence.clone() });
         for name in burst.packer.split_names() {
