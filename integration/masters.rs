@@ -424,3 +424,24 @@ fn sync_removes_nothing_while_the_cluster_recovers() {
         assert!(site.peer.axfr().len() < zone.len());
     });
 }
+
+#[test]
+fn a_state_from_before_its_leaders_registry_was_read_is_not_believed() {
+    let whole = web();
+    let mut empty = whole.clone();
+    empty["slaves"] = json!([]);
+    empty["frameworks"] = json!([]);
+    let states = [empty.to_string(), whole.to_string()];
+    // The registry is read between the first state and the question that confirms it.
+    let read = std::sync::atomic::AtomicUsize::new(0);
+    let young = "Date: Thu, 01 Jan 1970 00:08:20 GMT";
+    let master = Canned::start(move |head| {
+        let confirms = head.starts_with("post");
+        let before = read.fetch_max(usize::from(confirms), std::sync::atomic::Ordering::SeqCst);
+        let body = if confirms { "{}" } else { &states[before] };
+        answer("200 OK", &[young], body.as_bytes())
+    });
+    let reader = Reader::of(&[http(master.address)], "");
+    assert!(reader.records().contains("marathon.mesos."), "the empty state was believed");
+    assert_eq!(master.heads().len(), 3, "state, confirmation, state");
+}

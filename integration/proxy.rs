@@ -65,6 +65,8 @@ struct Record {
     exchanges: Mutex<Vec<Exchange>>,
     streams: Mutex<Vec<TcpStream>>,
     stopped: AtomicBool,
+    /// The reply to the next update is to be lost.
+    lossy: AtomicBool,
 }
 
 pub(crate) struct Proxy {
@@ -90,6 +92,19 @@ impl Proxy {
     /// The messages since the last `clear`, in the order in which they came.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         lock(&self.record.exchanges).iter().map(|exchange| exchange.seen.clone()).collect()
+    }
+
+    /// Passes the next update on and breaks the connection in place of its reply.
+    pub(crate) fn lose_next_reply(&self) {
+        self.record.lossy.store(true, Ordering::Release);
+    }
+
+    /// Breaks every connection, as a server does that has waited long enough.
+    pub(crate) fn close_all(&self) {
+        for stream in lock(&self.record.streams).drain(..) {
+            // An end that is closed already is what is wanted.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     pub(crate) fn clear(&self) {
@@ -138,27 +153,29 @@ fn connect(
         forward(from, to, |id, message| {
             let seen = Seen::read(message).expect("a client's question");
             lock(&shared.exchanges).push(Exchange { key: (connection, id), seen });
+            true
         });
     });
     let shared = Arc::clone(record);
     thread::spawn(move || {
         forward(server, client, |id, reply| {
             let mut exchanges = lock(&shared.exchanges);
+            let is_update = reply[2] >> 3 & 0x0f == 5;
             let asked = exchanges.iter_mut().rev().find(|asked| asked.key == (connection, id));
             if let Some(asked) = asked {
                 asked.seen.rcode.get_or_insert(reply[3] & 0x0f);
             }
+            !(is_update && shared.lossy.swap(false, Ordering::AcqRel))
         });
     });
     Ok(())
 }
 
-/// Passes messages on until one end closes, then closes the other.
-fn forward(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut([u8; 2], &[u8])) {
+/// Passes messages on until one end closes, or `note` says that it is enough, then closes both.
+fn forward(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut([u8; 2], &[u8]) -> bool) {
     // In one piece with its length, and noted first: who has the reply finds it noted.
     while let Ok(framed) = read_message(&mut from) {
-        note([framed[2], framed[3]], &framed[2..]);
-        if to.write_all(&framed).is_err() {
+        if !note([framed[2], framed[3]], &framed[2..]) || to.write_all(&framed).is_err() {
             break;
         }
     }

@@ -389,3 +389,56 @@ fn every_algorithm_signs_updates_and_transfers_of_many_messages() {
         }
     });
 }
+
+#[test]
+fn an_rrset_that_only_grows_never_exceeds_what_the_server_takes() {
+    let all: Vec<String> =
+        (0..5_000).map(|n| format!("10.2.{}.{}", n / 250, n % 250 + 1)).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    // PowerDNS takes a minute for such an RRset and has no limit to exceed.
+    for (peer, count) in [(Peer::Bind, 150), (Peer::Knot, 4_000)] {
+        let site = Site::start(peer, &Setup::default());
+        site.sync(&state(&[("big", &all[..count])])).exits(0);
+        let mut recovering = state(&[("big", &all[100..count + 100]), ("more", &["10.9.9.9"])]);
+        recovering["recovered_slaves"] = serde_json::json!([{"id": "x-S9"}]);
+        for _ in 0..2 {
+            site.sync(&recovering).exits(1);
+            assert_eq!(site.peer.query("more.marathon.mesos", "A"), ["10.9.9.9"]);
+        }
+        site.sync(&state(&[("big", &all[100..count + 100])])).exits(0);
+    }
+}
+
+#[test]
+fn a_sync_that_lost_a_reply_blocks_nobody() {
+    on_every_peer(|peer| {
+        let site = Site::start(peer, &Setup::default());
+        let proxy = Proxy::to(site.peer.addr());
+        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
+        let before = site.peer.axfr();
+        proxy.lose_next_reply();
+        let line = site.sync(&web()).exits(2).one_line().to_owned();
+        assert!(line.contains("updating: the server closed the connection"), "{line}");
+        site.sync(&web()).exits(0);
+        let records = site.with(&web(), &["records", "--format", "tsv"]).exits(0).stdout;
+        assert_eq!(site.published(&before), records);
+    });
+}
+
+#[test]
+fn what_a_host_name_had_stays_while_it_cannot_be_resolved() {
+    on_every_peer(|peer| {
+        let site = Site::start(peer, &Setup::default());
+        let mut by_name = web();
+        by_name["frameworks"][0]["pid"] = Value::Null;
+        by_name["frameworks"][0]["hostname"] = "localhost".into();
+        site.sync(&by_name).exits(0);
+        assert_eq!(site.peer.query("marathon.mesos", "A"), ["127.0.0.1"]);
+        by_name["frameworks"][0]["hostname"] = "no-such-host.invalid".into();
+        by_name["frameworks"][0]["tasks"] = serde_json::json!([]);
+        let held = site.sync(&by_name).exits(1);
+        assert!(held.stdout.contains("a host name of the cluster cannot be resolved"), "{held:?}");
+        assert_eq!(site.peer.query("marathon.mesos", "A"), ["127.0.0.1"]);
+        assert_eq!(site.peer.query("web.marathon.mesos", "A"), Vec::<String>::new());
+    });
+}

@@ -213,3 +213,96 @@ fn a_newer_run_takes_over_and_the_older_one_stands_by() {
         assert_eq!(older.stop().0, 0);
     });
 }
+
+#[test]
+fn the_address_of_a_name_server_stays_when_its_ns_record_goes() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let records = "@ IN NS ns2\nns2 IN A 192.0.2.54\n";
+        let site = Site::start(peer, &Setup { records, ..Setup::default() });
+        follow(&site, &master);
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        site.peer.nsupdate("update delete mesos NS ns2.mesos.");
+        master.control(json!({"start": {"framework": "marathon", "name": "fresh", "count": 1}}));
+        until("a later task has its name", || {
+            !site.peer.query("fresh.marathon.mesos", "A").is_empty()
+        });
+        assert_eq!(daemon.stop().0, 0);
+        assert_eq!(site.peer.query("ns2.mesos", "A"), ["192.0.2.54"]);
+    });
+}
+
+#[test]
+fn a_fence_that_someone_removed_is_put_back_and_the_space_stays_ours() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let site = site(peer, &master, None);
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        site.peer
+            .nsupdate("update delete _mesozone.mesos TXT\nupdate delete search.marathon.mesos A");
+        until("the fence is back", || {
+            let fence = site.peer.query("_mesozone.mesos", "TXT").concat();
+            fence.contains("adopted=yes") && fence.contains("until=run")
+        });
+        until("and so is the name", || !site.peer.query("search.marathon.mesos", "A").is_empty());
+        let (code, log) = daemon.stop();
+        assert_eq!(code, 0);
+        assert!(!log.iter().any(|line| line.contains("are held")), "{log:#?}");
+    });
+}
+
+#[test]
+fn a_stop_releases_the_fence_though_the_server_has_closed_the_connection() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let site = Site::start(peer, &Setup::default());
+        let proxy = Proxy::to(site.peer.addr());
+        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
+        follow(&site, &master);
+        let text = std::fs::read_to_string(site.config()).unwrap();
+        std::fs::write(
+            site.config(),
+            text.replace("check_interval = \"1s\"", "check_interval = \"1h\""),
+        )
+        .unwrap();
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        let is_over =
+            || proxy.seen().last().is_some_and(|last| last.opcode == 0 && last.rcode.is_some());
+        until("the burst is verified", is_over);
+        proxy.close_all();
+        let (code, log) = daemon.stop();
+        assert_eq!(code, 0);
+        let fence = site.peer.query("_mesozone.mesos", "TXT").concat();
+        assert!(fence.contains("until=0"), "{fence} {log:#?}");
+    });
+}
+
+#[test]
+fn a_lost_reply_raises_the_epoch_before_anything_else() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let site = Site::start(peer, &Setup::default());
+        let proxy = Proxy::to(site.peer.addr());
+        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
+        follow(&site, &master);
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        until("the burst is verified", || {
+            proxy.seen().iter().any(|seen| seen.to_string() == "QUERY SOA mesos.")
+        });
+        proxy.clear();
+        proxy.lose_next_reply();
+        master.control(json!({"start": {"framework": "marathon", "name": "fresh", "count": 1}}));
+        daemon.says("well again");
+        let asked: Vec<String> = proxy.seen().iter().map(ToString::to_string).collect();
+        let lost = asked.iter().position(|question| question.starts_with("UPDATE")).unwrap();
+        let after: Vec<&str> = asked[lost + 1..].iter().map(String::as_str).take(3).collect();
+        let expected = ["QUERY TXT _mesozone.mesos.", "UPDATE SOA mesos.", "QUERY AXFR mesos."];
+        assert_eq!(after, expected, "{asked:#?}");
+        assert_eq!(daemon.stop().0, 0);
+        assert_eq!(site.peer.query("fresh.marathon.mesos", "A").len(), 1);
+    });
+}

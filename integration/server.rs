@@ -71,6 +71,7 @@ fn published() -> Zone {
 
 fn snapshot(zone: Zone) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot {
+        unknown: Arc::default(),
         zone,
         cluster: Cluster::default(),
         skipped: imbl::OrdMap::new(),

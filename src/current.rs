@@ -5,7 +5,7 @@
 use imbl::OrdMap;
 
 use crate::name::Name;
-use crate::rr::{Rdata, Rrset, Ttl};
+use crate::rr::{Rdata, Rrset, Ttl, Type};
 use crate::scope::TYPES;
 use crate::zone::{Key, Zone};
 
@@ -100,7 +100,8 @@ impl Current {
 
     /// Whether the server has any record of ours at this very name.
     pub fn has_name(&self, name: &Name) -> bool {
-        TYPES.iter().any(|rtype| self.get(&Key { name: name.clone(), rtype: *rtype }).is_some())
+        let has = |rtype: &Type| self.get(&Key { name: name.clone(), rtype: *rtype }).is_some();
+        !self.is_empty() && TYPES.iter().any(has)
     }
 
     /// The number of records on the server.
@@ -128,7 +129,6 @@ impl Current {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rr::Type;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 

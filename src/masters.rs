@@ -30,8 +30,8 @@ pub struct Masters {
     failover_hold: Duration,
     /// Who led last: asked first.
     leader: Option<Base>,
-    /// The master process whose registry is known to be read.
-    confirmed: Option<Box<str>>,
+    /// The leadership whose registry is known to be read.
+    confirmed: Option<Term>,
 }
 
 /// Where a master's paths begin.
@@ -45,6 +45,13 @@ impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme, self.authority)
     }
+}
+
+/// One leadership: the master process, and when it was elected.
+type Term = (Box<str>, Option<f64>);
+
+fn term(state: &State) -> Term {
+    (state.cluster.master_id.clone(), state.cluster.elected_time)
 }
 
 /// The leading master's answer.
@@ -169,23 +176,21 @@ impl Masters {
         let young = elected_for.is_none_or(|age| age < self.failover_hold);
         let confirmation = match young {
             false => Confirmation::Unavailable,
-            true if self.confirmed.as_ref() == Some(&state.cluster.master_id) => {
-                Confirmation::Given
-            }
+            true if self.confirmed.as_ref() == Some(&term(&state)) => Confirmation::Given,
             true => self.confirmation(&base).await,
         };
         // What was answered before the registry was read is confirmed by nothing: ask again.
-        let master_id = state.cluster.master_id.clone();
-        if confirmation == Confirmation::Given && self.confirmed.as_ref() != Some(&master_id) {
+        let asked = term(&state);
+        if confirmation == Confirmation::Given && self.confirmed.as_ref() != Some(&asked) {
             let response = self.get(&base, "/master/state").await?;
             if response.status() != StatusCode::OK {
                 return Err(MasterError::Status(response.status()));
             }
             (state, elected_for) = read_state(response).await?;
-            if state.cluster.master_id != master_id {
+            if term(&state) != asked {
                 return Err(MasterError::Changed);
             }
-            self.confirmed = Some(master_id);
+            self.confirmed = Some(asked);
         }
         let failover_hold = self.failover_hold;
         let leadership = Leadership { elected_for, confirmation, failover_hold };

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::connection::{Answered, ConnectionError, now};
 use crate::fence::{Adoption, Fence, Found, Until};
@@ -55,8 +55,13 @@ struct Burst {
     /// What the last message makes of it.
     release: Option<Fence>,
     sent: VecDeque<(u16, Batch)>,
+    /// Messages and records sent so far, and since when.
+    message_count: usize,
+    record_count: usize,
+    started: Instant,
     last_answer: Instant,
     refused: Option<(Rcode, Batch)>,
+    /// What the zone says of it from the first message on.
     adoption: Adoption,
 }
 
@@ -67,6 +72,9 @@ impl Burst {
             fence,
             release: None,
             sent: VecDeque::new(),
+            message_count: 0,
+            record_count: 0,
+            started: Instant::now(),
             last_answer: Instant::now(),
             refused: None,
             adoption,
@@ -92,8 +100,7 @@ impl Target {
             Found::Absent | Found::Other(_) => None,
         };
         self.before.clone_from(&self.view);
-        let adoption = self.adoption(&found);
-        let mut burst = Burst::new(approved.into_changes(), before, adoption);
+        let mut burst = Burst::new(approved.into_changes(), before, fence.adoption);
         burst.release =
             (hold == Hold::Release).then(|| Fence { until: Until::Released, ..fence.clone() });
         for name in burst.packer.split_names() {
@@ -160,6 +167,8 @@ impl Target {
         let message = update::encode(id, &zone, &step, &batch);
         let sent = connection.send_update(message, &key).await;
         self.claim_names(&batch, burst.adoption);
+        burst.message_count += 1;
+        burst.record_count += batch.record_count;
         burst.sent.push_back((id, batch));
         if after.is_some() {
             burst.fence = after;
@@ -224,6 +233,9 @@ impl Target {
 
     async fn finish(&mut self, burst: &mut Burst, stopped: bool) -> Result<Applied, TargetError> {
         let Some((rcode, batch)) = burst.refused.take() else {
+            let (messages, records) = (burst.message_count, burst.record_count);
+            let (window, millis) = (self.pace.window(), burst.started.elapsed().as_millis());
+            debug!(target = self.config.name, messages, records, window, millis, "zone updated");
             if let (Some(view), Some(fence)) = (&mut self.view, &burst.fence) {
                 view.fence = Found::of(std::slice::from_ref(fence));
             }

@@ -16,6 +16,8 @@ use crate::zone::Key;
 /// time proportional to the RRset for each: 3,750 in one message took it 63 seconds.
 const NAME_OCTETS_MAX: usize = 60_000;
 const NAME_RECORD_MAX: usize = 500;
+/// A step that deletes counts as this many that add: PowerDNS searches the whole zone for each.
+const DELETION_WEIGHT: usize = 5;
 
 /// One step of the update section, RFC 2136, section 2.5.
 enum Op<'c> {
@@ -81,6 +83,7 @@ impl FenceStep {
 /// How large messages may be. A single name may exceed both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
+    /// Steps that add; one that deletes counts as several.
     pub record_max: usize,
     /// Of the records; fence and signature come on top.
     pub octets_max: usize,
@@ -104,6 +107,7 @@ pub struct Packer {
 struct Sized {
     change: Change,
     record_count: usize,
+    weight: usize,
     octets: usize,
     /// It goes into the same message as the one before it.
     together: bool,
@@ -140,19 +144,19 @@ impl Packer {
 
     /// What goes into the next message; empty at the end.
     pub fn take(&mut self, limits: Limits) -> Batch {
-        let (mut count, mut record_count, mut octets) = (0, 0, 0);
+        let (mut count, mut weight, mut octets) = (0, 0, 0);
         while count < self.queue.len() {
             let mut end = count + 1;
             end += self.queue.range(end..).take_while(|sized| sized.together).count();
-            let records: usize = self.queue.range(count..end).map(|s| s.record_count).sum();
+            let more: usize = self.queue.range(count..end).map(|s| s.weight).sum();
             let size: usize = self.queue.range(count..end).map(|s| s.octets).sum();
-            let full =
-                record_count + records > limits.record_max || octets + size > limits.octets_max;
+            let full = weight + more > limits.record_max || octets + size > limits.octets_max;
             if count > 0 && full {
                 break;
             }
-            (count, record_count, octets) = (end, record_count + records, octets + size);
+            (count, weight, octets) = (end, weight + more, octets + size);
         }
+        let record_count = self.queue.range(..count).map(|sized| sized.record_count).sum();
         let changes = self.queue.drain(..count).map(|sized| sized.change).collect();
         Batch { changes, record_count }
     }
@@ -162,7 +166,9 @@ impl Sized {
     fn new(change: &Change) -> Sized {
         let ops = ops(change);
         let octets = change.key.name.wire_len() + ops.iter().map(octets).sum::<usize>();
-        Sized { change: change.clone(), record_count: ops.len(), octets, together: false }
+        let deletions = ops.iter().filter(|op| op.is_deletion()).count();
+        let (record_count, weight) = (ops.len(), ops.len() + (DELETION_WEIGHT - 1) * deletions);
+        Sized { change: change.clone(), record_count, weight, octets, together: false }
     }
 }
 
@@ -367,6 +373,13 @@ mod tests {
         assert!(batches.iter().all(|b| b.record_count <= 200 && encoded(b).len() <= 8_192));
         let large = packed(vec![change("a.mesos", None, set(60, 0..500))], LIMITS);
         assert_eq!(large.len(), 1);
+    }
+
+    #[test]
+    fn deletions_fill_a_message_sooner() {
+        let gone = (0..100).map(|n| change(&format!("n{n:03}.mesos"), set(60, [n]), None));
+        let batches = packed(gone.collect(), LIMITS);
+        assert!(batches[..2].iter().all(|batch| batch.record_count == 40));
     }
 
     #[test]
