@@ -20,7 +20,7 @@ use crate::plan::{Plan, PlanId};
 use crate::publish::{Applied, Hold};
 use crate::report::{self, About, Style};
 use crate::snapshot::{Completeness, Snapshot};
-use crate::target::{Target, Verification};
+use crate::target::Target;
 use crate::update::{self, FenceStep, Packer};
 use crate::watch::Watch;
 
@@ -447,7 +447,7 @@ async fn sync_target(
                 bail!("stopped before everything was sent");
             }
             Applied::Done => {
-                target.verify(&snapshot.zone, Verification::Full).await?;
+                target.verify(&snapshot.zone).await?;
                 say(&text)?;
                 return Ok(if holds { Ending::Changes } else { Ending::Well });
             }

@@ -173,7 +173,7 @@ impl Connection {
         let mut writer = Writer::new(id, 0);
         let rtype = if ask == Ask::Axfr { Type::AXFR } else { Type::IXFR };
         writer.question(zone, rtype, CLASS_IN);
-        if let Ask::Ixfr(serial) = ask {
+        if let Ask::Ixfr(serial) | Ask::Differences(serial) = ask {
             // RFC 1995, section 3: our SOA, of which only the serial is looked at.
             let octets = [&[0, 0][..], &serial.0.to_be_bytes(), &[0; 16]].concat();
             let soa = Rdata::Other(octets.into());

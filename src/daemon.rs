@@ -23,7 +23,7 @@ use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
 use crate::snapshot::{Completeness, Snapshot};
-use crate::target::{Target, TargetError, Verification};
+use crate::target::{Target, TargetError};
 use crate::watch::Watch;
 
 /// The first and the longest pause after a failure.
@@ -261,7 +261,7 @@ async fn pass(
             Applied::Done => {
                 let millis = started.elapsed().as_millis();
                 info!(target = target.config.name, rrsets = changes, millis, "published");
-                return target.verify(&snapshot.zone, Verification::Cheap).await;
+                return target.verify(&snapshot.zone).await;
             }
         }
     }

@@ -32,7 +32,7 @@ const RRSET_OCTETS_MAX: usize = 60_000;
 
 /// After so many whole answers in a row a server is taken to know no differences (PowerDNS); any
 /// server answers whole when the difference is larger than the zone.
-const WHOLE_IXFRS: u8 = 3;
+const WHOLE_ANSWERS: u8 = 3;
 
 /// What was being done when something failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,8 +118,8 @@ pub struct Target {
     pub(crate) created: HashSet<Name>,
     pub(crate) pace: Pace,
     rrset_limit: RrsetLimit,
-    /// How many times in a row an IXFR was answered with the whole zone.
-    whole_ixfrs: u8,
+    /// How many times in a row a burst was answered with the whole zone, not its differences.
+    whole_answers: u8,
     /// A reply was lost or not believed: one of our messages may still arrive.
     pub(crate) doubt: bool,
 }
@@ -152,7 +152,7 @@ impl Target {
             created: HashSet::new(),
             pace: Pace::default(),
             rrset_limit,
-            whole_ixfrs: 0,
+            whole_answers: 0,
             doubt: false,
         })
     }
@@ -240,15 +240,9 @@ impl Target {
         let (outcome, gathering) = self.transfer(Ask::Ixfr(view.serial)).await?;
         self.view = match outcome {
             Outcome::UpToDate => Some(view),
-            Outcome::Differences(serial) => {
-                self.whole_ixfrs = 0;
-                gathering.applied_to(&view, serial)
-            }
-            Outcome::Whole(serial) => {
-                self.whole_ixfrs = self.whole_ixfrs.saturating_add(1);
-                Some(gathering.into_view(serial, desired, &self.seen))
-            }
-            Outcome::AskAxfr => {
+            Outcome::Differences(serial) => gathering.applied_to(&view, serial),
+            Outcome::Whole(serial) => Some(gathering.into_view(serial, desired, &self.seen)),
+            Outcome::WholeComing | Outcome::AskAxfr => {
                 // What is left of that answer is not for the next question.
                 self.connection = None;
                 None
@@ -392,35 +386,50 @@ impl Target {
         true
     }
 
-    /// Reads back what a burst made of the zone, and compares. Where the server answers every
-    /// IXFR with the whole zone, [`Verification::Cheap`] trusts its replies and asks for the
-    /// serial alone.
-    pub async fn verify(&mut self, desired: &Zone, how: Verification) -> Result<(), TargetError> {
+    /// Reads back what a burst made of the zone, and compares. Where the server answers with the
+    /// whole zone, its replies and its serial must do.
+    pub async fn verify(&mut self, desired: &Zone) -> Result<(), TargetError> {
         let (Some(before), Some(mut expected)) = (self.before.take(), self.view.take()) else {
             return Ok(());
         };
         expected.current.rebase(desired);
-        if how == Verification::Cheap && self.whole_ixfrs >= WHOLE_IXFRS {
-            expected.serial = self.serial().await?;
-            self.view = Some(expected);
-            return Ok(());
+        if self.whole_answers >= WHOLE_ANSWERS {
+            return self.trust(expected).await;
         }
-        self.read_since(before, desired).await?;
+        let (outcome, gathering) = self.transfer(Ask::Differences(before.serial)).await?;
+        self.view = match outcome {
+            Outcome::UpToDate => Some(before),
+            Outcome::Differences(serial) => {
+                self.whole_answers = 0;
+                gathering.applied_to(&before, serial)
+            }
+            Outcome::WholeComing => {
+                self.connection = None;
+                self.whole_answers += 1;
+                return self.trust(expected).await;
+            }
+            Outcome::Whole(serial) => Some(gathering.into_view(serial, desired, &self.seen)),
+            Outcome::AskAxfr => {
+                self.connection = None;
+                None
+            }
+        };
+        if self.view.is_none() {
+            self.read_whole(desired).await?;
+        }
         let Some(actual) = &mut self.view else { return Ok(()) };
         actual.current.rebase(desired);
-        let drift = drift(&expected.current, &actual.current);
-        match drift {
+        match drift(&expected.current, &actual.current) {
             None => Ok(()),
             Some(cause) => Err(self.error(Step::Verify, cause)),
         }
     }
-}
 
-/// How much verification may cost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verification {
-    Cheap,
-    Full,
+    async fn trust(&mut self, mut expected: View) -> Result<(), TargetError> {
+        expected.serial = self.serial().await?;
+        self.view = Some(expected);
+        Ok(())
+    }
 }
 
 fn drift(expected: &Current, actual: &Current) -> Option<Cause> {

@@ -1,6 +1,8 @@
 //! Zone transfers as a state machine: AXFR (RFC 5936) and IXFR (RFC 1995) in each shape that
 //! servers answer. Takes verified messages; anything but the first SOA to the same SOA is an error.
 
+use std::cmp::Ordering;
+
 use crate::name::Name;
 use crate::rr::{Serial, Type};
 use crate::wire::{Header, Rcode, Reader, Record, WireError};
@@ -11,6 +13,8 @@ pub enum Ask {
     Axfr,
     /// Everything since this serial.
     Ixfr(Serial),
+    /// The same, but not the whole zone in place of differences.
+    Differences(Serial),
 }
 
 /// What a finished transfer was.
@@ -22,6 +26,8 @@ pub enum Outcome {
     Whole(Serial),
     /// Differences up to this serial; they went out as [`Item::Deleted`] and [`Item::Added`].
     Differences(Serial),
+    /// The whole zone is on its way in place of the differences that alone were wanted.
+    WholeComing,
     /// The server cannot tell what changed since: ask for the whole zone.
     AskAxfr,
 }
@@ -117,26 +123,30 @@ impl Transfer {
                 false => self.record(&record, sink)?,
             };
         }
-        Ok(outcome.or_else(|| self.lone_soa()))
+        Ok(outcome.or_else(|| self.early_end()))
     }
 
     /// A server that cannot do IXFR is asked for the whole zone.
     fn refused(&self, header: &Header) -> Result<Option<Outcome>, TransferError> {
         match (self.ask, header.rcode()) {
-            (Ask::Ixfr(_), Rcode::NOTIMP | Rcode::FORMERR | Rcode::SERVFAIL) => {
-                Ok(Some(Outcome::AskAxfr))
-            }
+            (Ask::Axfr, rcode) => Err(TransferError::Refused(rcode)),
+            (_, Rcode::NOTIMP | Rcode::FORMERR | Rcode::SERVFAIL) => Ok(Some(Outcome::AskAxfr)),
             (_, rcode) => Err(TransferError::Refused(rcode)),
         }
     }
 
-    /// A first message that is one SOA: up to date if it equals ours; newer, and the whole zone
-    /// follows (PowerDNS); else the zone went back.
-    fn lone_soa(&self) -> Option<Outcome> {
+    /// What the end of a message tells. A first one that is one SOA: up to date if it equals ours;
+    /// newer, and the whole zone follows (PowerDNS); else the zone went back.
+    fn early_end(&self) -> Option<Outcome> {
         match (self.state, self.ask) {
-            (State::First(serial), Ask::Ixfr(ours)) if serial == ours => Some(Outcome::UpToDate),
-            (State::First(serial), Ask::Ixfr(ours)) if serial > ours => None,
-            (State::First(_), Ask::Ixfr(_)) => Some(Outcome::AskAxfr),
+            (State::Whole(_), Ask::Differences(_)) => Some(Outcome::WholeComing),
+            (State::First(serial), Ask::Ixfr(ours) | Ask::Differences(ours)) => {
+                match serial.partial_cmp(&ours) {
+                    Some(Ordering::Equal) => Some(Outcome::UpToDate),
+                    Some(Ordering::Greater) => None,
+                    Some(Ordering::Less) | None => Some(Outcome::AskAxfr),
+                }
+            }
             _ => None,
         }
     }
@@ -149,14 +159,18 @@ impl Transfer {
     ) -> Result<Option<Outcome>, TransferError> {
         let (state, outcome) = match (self.state, self.ask) {
             (State::Start, _) => (State::First(serial), None),
-            (State::First(last), Ask::Ixfr(ours)) if serial == ours && serial != last => {
+            (State::First(last), Ask::Ixfr(ours) | Ask::Differences(ours))
+                if serial == ours && serial != last =>
+            {
                 (State::Deleting { last, from: serial }, None)
             }
             (State::First(last) | State::Whole(last), _) if serial == last => {
                 sink(Item::Record(record))?;
                 (State::Done, Some(Outcome::Whole(last)))
             }
-            (State::First(_), Ask::Ixfr(_)) => (State::Done, Some(Outcome::AskAxfr)),
+            (State::First(_), Ask::Ixfr(_) | Ask::Differences(_)) => {
+                (State::Done, Some(Outcome::AskAxfr))
+            }
             (State::First(last) | State::Whole(last), _) => {
                 return Err(TransferError::Changed(last, serial));
             }
@@ -280,6 +294,16 @@ mod tests {
         check(ask, "6 a.mesos 6", "a", Ok(Some(Outcome::Whole(Serial(6)))));
         check(ask, "6|a.mesos 6", "a", Ok(Some(Outcome::Whole(Serial(6)))));
         check(ask, "6|6", "", Ok(Some(Outcome::Whole(Serial(6)))));
+    }
+
+    #[test]
+    fn who_wants_differences_alone_waits_for_no_whole_zone() {
+        let ask = Ask::Differences(Serial(5));
+        check(ask, "6 5 a.mesos 6 b.mesos 6", "-a +b", Ok(Some(Outcome::Differences(Serial(6)))));
+        check(ask, "6 a.mesos", "a", Ok(Some(Outcome::WholeComing)));
+        check(ask, "6|a.mesos b.mesos", "a b", Ok(Some(Outcome::WholeComing)));
+        check(ask, "5", "", Ok(Some(Outcome::UpToDate)));
+        check(ask, "4", "", Ok(Some(Outcome::AskAxfr)));
     }
 
     #[test]
