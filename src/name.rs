@@ -197,6 +197,13 @@ impl fmt::Display for Name {
             return f.write_str(".");
         }
         for label in self.labels() {
+            let plain = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+            if let Some(text) = std::str::from_utf8(&label).ok().filter(|_| label.iter().all(plain))
+            {
+                f.write_str(text)?;
+                f.write_str(".")?;
+                continue;
+            }
             for octet in label.iter() {
                 match octet {
                     b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => {

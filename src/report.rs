@@ -105,14 +105,10 @@ fn short((key, rdata): &(Key, Rdata)) -> String {
 fn line_parts(change: &Change) -> (Vec<String>, Vec<String>) {
     let Key { name, rtype } = &change.key;
     let one_sided = |here: &Option<Rrset>, there: &Option<Rrset>| {
-        let there = there.clone();
-        let here = here.clone();
-        let mut lines = Vec::new();
-        for set in here.iter() {
-            let same_ttl = there.as_ref().filter(|other| other.ttl() == set.ttl());
-            lines.extend(set.minus(same_ttl).map(|r| format!("{name} {} {rtype} {r}", set.ttl())));
-        }
-        lines
+        let Some(set) = here else { return Vec::new() };
+        let same_ttl = there.as_ref().filter(|other| other.ttl() == set.ttl());
+        let line = |rdata: &Rdata| format!("{name} {} {rtype} {rdata}", set.ttl());
+        set.minus(same_ttl).map(line).collect()
     };
     (one_sided(&change.old, &change.new), one_sided(&change.new, &change.old))
 }
