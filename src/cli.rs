@@ -421,37 +421,43 @@ async fn sync_target(
     approve: &[PlanId],
     stop: &watch::Receiver<bool>,
 ) -> Result<Ending> {
-    target.read(&snapshot.zone).await?;
+    let ended = sync_passes(target, snapshot, approve, stop).await;
+    // Nobody shall wait out the fence of a process that is gone.
+    target.give_back().await;
+    ended
+}
+
+async fn sync_passes(
+    target: &mut Target,
+    snapshot: &Snapshot,
+    approve: &[PlanId],
+    stop: &watch::Receiver<bool>,
+) -> Result<Ending> {
     loop {
+        target.read(&snapshot.zone).await?;
+        target.check_owner()?;
         let plan = target.plan(snapshot, approve);
         let server = target.server();
         let about = about(target, &server, snapshot).context("nothing was read")?;
+        tell_useless(&about, &plan, approve);
         let text = report::text(&about, &plan, style());
-        let holds = plan.holds();
-        target.check_owner()?;
-        if plan.approved.is_empty() {
-            say(&text)?;
-            return Ok(if holds { Ending::Changes } else { Ending::Well });
-        }
-        let applied = target.apply(plan.approved, Hold::Release, stop).await;
-        if applied.is_err() && target.doubt {
-            // Nobody shall wait out the fence of a process that is gone.
-            if let Err(error) = target.raise_epoch(Hold::Release).await {
-                info!("the fence is not released: {}", report::chain(&error));
+        let ending = if plan.holds() { Ending::Changes } else { Ending::Well };
+        if !plan.approved.is_empty() {
+            match target.apply(plan.approved, Hold::Release, stop).await? {
+                Applied::PlanAgain => continue,
+                Applied::Stopped => bail!("stopped before everything was sent"),
+                Applied::Done => target.verify(&snapshot.zone).await?,
             }
         }
-        match applied? {
-            Applied::PlanAgain => target.read(&snapshot.zone).await?,
-            Applied::Stopped => {
-                target.release_held().await;
-                bail!("stopped before everything was sent");
-            }
-            Applied::Done => {
-                target.verify(&snapshot.zone).await?;
-                say(&text)?;
-                return Ok(if holds { Ending::Changes } else { Ending::Well });
-            }
-        }
+        say(&text)?;
+        return Ok(ending);
+    }
+}
+
+/// Says when an approval released nothing.
+fn tell_useless(about: &About<'_>, plan: &Plan, approve: &[PlanId]) {
+    for id in approve.iter().filter(|_| !plan.approved.adopts()) {
+        warn!("target {}: nothing is held as {id}; `diff` shows what is", about.target);
     }
 }
 

@@ -231,7 +231,7 @@ async fn follow(mut target: Target, mut latest: Latest, mut stop: watch::Receive
             () = stopped(&mut stop) => {}
         }
     }
-    target.release_held().await;
+    target.give_back().await;
 }
 
 /// Reads, plans, writes, verifies.

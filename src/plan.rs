@@ -1,7 +1,7 @@
 //! What would change on a server, and which of it may. A [`Plan`] leaves no choice to whoever
 //! carries it out: only what [`approve`] let through can be sent at all.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +11,7 @@ use sha2::Sha256;
 use crate::current::Current;
 use crate::fence::Adoption;
 use crate::name::Name;
+use crate::records::Unknown;
 use crate::rr::{Rdata, Rrset};
 use crate::scope::{Foreign, NotOurs, Scope};
 use crate::snapshot::Completeness;
@@ -240,7 +241,7 @@ pub struct Gate<'g> {
     pub target: &'g str,
     pub completeness: Completeness,
     /// Names of which it is not known what they should have.
-    pub unknown: &'g BTreeSet<Name>,
+    pub unknown: &'g Unknown,
     pub adoption: Adoption,
     /// The names that this process created in a space not adopted yet.
     pub created: &'g HashSet<Name>,
@@ -337,25 +338,25 @@ fn first_contact(
         !gate.created.contains(&change.key.name) && current.has_name(&change.key.name)
     };
     let (found, free): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(is_found);
-    let undesired: Vec<(Key, Rdata)> = found
+    let removals = found
         .iter()
-        .filter(|change| !gate.unknown.contains(&change.key.name))
-        .flat_map(|change| change.removed().map(|rdata| (change.key.clone(), rdata.clone())))
-        .collect();
-    let complete = gate.completeness.is_complete();
+        .flat_map(|change| change.removed().map(|rdata| (change.key.clone(), rdata.clone())));
+    let certain = |(key, _): &(Key, Rdata)| {
+        gate.completeness.is_complete() && !gate.unknown.contains(&key.name)
+    };
+    let (undesired, uncertain): (Vec<_>, Vec<_>) = removals.partition(certain);
     let records = undesired.iter().map(|(key, rdata)| (key, rdata));
     let id = PlanId::of(gate.target, &scope.zone, records);
-    let nothing_to_hold = complete && undesired.is_empty();
-    if nothing_to_hold || current.is_empty() || complete && gate.approved.contains(&id) {
+    let released = undesired.is_empty() || gate.approved.contains(&id);
+    let all_certain = gate.completeness.is_complete() && uncertain.is_empty();
+    if current.is_empty() || all_certain && released {
         plan.approved.adopts = true;
         let mut all = [free, found].concat();
         all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         return all;
     }
-    match complete {
-        true => plan.held = Some(HeldSet { id, records: undesired }),
-        false => plan.recovering = undesired,
-    }
+    plan.recovering = uncertain;
+    plan.held = (!undesired.is_empty()).then_some(HeldSet { id, records: undesired });
     plan.waiting = found.into_iter().filter(|change| !change.is_ttl_alone()).collect();
     free
 }
@@ -422,6 +423,25 @@ mod tests {
         }
     }
 
+    /// `unknown.mesos`: a framework whose host name is not resolved.
+    fn unknown() -> Unknown {
+        use crate::cluster::{Cluster, Endpoint, Framework, FrameworkId};
+        use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
+        let rules = Rules {
+            domain: "mesos".parse().unwrap(),
+            ttl: Ttl::from_secs(60),
+            ip_sources: vec![IpSource::Host],
+            label_rules: LabelRules::Rfc1123,
+            srv_weight: 1,
+            unhealthy: Unhealthy::Publish,
+        };
+        let scheduler = Endpoint::parse("host.example:1");
+        let framework = Framework { name: "unknown".into(), scheduler, faults: Vec::new() };
+        let framework = std::sync::Arc::new(framework);
+        let frameworks = [(FrameworkId("f".into()), framework)].into_iter().collect();
+        Unknown::of(&rules, &Cluster { frameworks, ..Cluster::default() })
+    }
+
     const RECOVERING: Completeness = Completeness::Recovering(Recovering::Registry);
 
     fn plan(
@@ -435,7 +455,7 @@ mod tests {
         let current = Current::of_reading(&desired, &zone(server));
         let diff = diff(&current, &desired, &scope(), &Foreign::default(), RrsetLimit::default());
         let created = HashSet::from(["made.mesos".parse().unwrap()]);
-        let unknown = BTreeSet::from(["unknown.mesos".parse().unwrap()]);
+        let unknown = unknown();
         let target = "bind";
         let gate =
             Gate { target, completeness, unknown: &unknown, adoption, created: &created, approved };
@@ -510,6 +530,12 @@ mod tests {
         first("old=9 a@30=1", "a=1", "held old=9; waiting old");
         first("old=9 made=1", "made=2", "made:1>2; held old=9; waiting old");
         first("old=9 made=1", "", "made:1>; held old=9; waiting old");
+        first("unknown=1", "b=2", "b:>2; recovering unknown=1; waiting unknown");
+        first(
+            "unknown=1 old=9",
+            "",
+            "held old=9; recovering unknown=1; waiting old; waiting unknown",
+        );
     }
 
     #[test]

@@ -94,12 +94,14 @@ impl Target {
         let (found, mut fence) = self.claim(hold.until())?;
         if approved.adopts() {
             fence.adoption = Adoption::Adopted;
+            self.created.clear();
         }
         let before = match &found {
             Found::Fence(found) => Some(found.rdata()),
             Found::Absent | Found::Other(_) => None,
         };
         self.before.clone_from(&self.view);
+        self.accepted = 0;
         let mut burst = Burst::new(approved.into_changes(), before, fence.adoption);
         burst.release =
             (hold == Hold::Release).then(|| Fence { until: Until::Released, ..fence.clone() });
@@ -196,11 +198,13 @@ impl Target {
         match answered.rcode {
             Rcode::NOERROR => {
                 self.pace.answered(batch.record_count, answered.latency, since);
+                self.accepted += 1;
                 self.commit(&batch);
             }
             Rcode::NXRRSET | Rcode::YXRRSET | Rcode::NXDOMAIN | Rcode::YXDOMAIN => {
                 self.connection = None;
                 self.view = None;
+                self.held.take_if(|_| burst.release.is_some());
                 return Err(self.error(Step::Update, Cause::FenceLost));
             }
             // The first refusal is the telling one: on Knot it takes others in flight with it.
@@ -225,9 +229,6 @@ impl Target {
         let Some(view) = &mut self.view else { return };
         for change in &batch.changes {
             view.current.set(&change.key, change.new.clone());
-            if !view.current.has_name(&change.key.name) {
-                self.created.remove(&change.key.name);
-            }
         }
     }
 
@@ -238,6 +239,9 @@ impl Target {
             debug!(target = self.config.name, messages, records, window, millis, "zone updated");
             if let (Some(view), Some(fence)) = (&mut self.view, &burst.fence) {
                 view.fence = Found::of(std::slice::from_ref(fence));
+            }
+            if let Some(view) = &self.view {
+                self.created.retain(|name| view.current.has_name(name));
             }
             let unfinished = stopped && !burst.packer.is_empty();
             if !unfinished && burst.release.is_some() {
@@ -268,8 +272,15 @@ impl Target {
         }
     }
 
-    /// Gives back the fence at a clean stop.
-    pub async fn release_held(&mut self) {
+    /// Gives back the fence at the end of a process, whether or not it is known to be held.
+    pub async fn give_back(&mut self) {
+        if self.doubt {
+            // Raising the epoch as well stops what is still on its way.
+            if let Err(error) = self.raise_epoch(Hold::Release).await {
+                info!("the fence is not released: {}", chain(&error));
+            }
+            return;
+        }
         let Some(held) = self.held.take() else { return };
         // A server closes connections that have been idle; asking for the SOA opens a new one.
         match self.serial().await {

@@ -250,37 +250,74 @@ pub fn of_framework(rules: &Rules, framework: &Framework) -> Made {
     made
 }
 
-/// The names whose records are unknown because a host name could not be resolved.
-pub fn unknown_names(rules: &Rules, cluster: &Cluster) -> BTreeSet<Name> {
-    let unresolved = |endpoint: &Endpoint| endpoint.addresses.is_empty();
-    let mut bases: Vec<Name> = Vec::new();
-    for framework in cluster.frameworks.values() {
-        if framework.scheduler.as_ref().is_some_and(unresolved) {
-            bases.extend(framework_name(rules, &rules.domain, framework));
+/// Names of which it is not known what they should have, because a host name could not be
+/// resolved.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Unknown {
+    names: BTreeSet<Name>,
+    /// Some master is unresolved, so none of the numbered names below this domain is certain.
+    masters_of: Option<Name>,
+}
+
+impl Unknown {
+    pub fn of(rules: &Rules, cluster: &Cluster) -> Unknown {
+        let mut unknown = Unknown::default();
+        for framework in cluster.frameworks.values().filter(|f| is_unresolved(&f.scheduler)) {
+            if let Ok(name) = framework_name(rules, &rules.domain, framework) {
+                unknown.names.extend(name.below([b"_tcp".as_slice(), b"_framework"]));
+                unknown.names.insert(name);
+            }
+        }
+        if is_unresolved(&cluster.leader) {
+            unknown.add(rules, &[&[b"leader"], &[b"_tcp", b"_leader"], &[b"_udp", b"_leader"]]);
+        }
+        let mut masters = cluster.masters.iter().chain(&cluster.leader);
+        if masters.any(|master| master.addresses.is_empty()) {
+            unknown.add(rules, &[&[b"master"]]);
+            unknown.masters_of = Some(rules.domain.clone());
+        }
+        unknown.add_agents(rules, cluster);
+        unknown
+    }
+
+    pub fn contains(&self, name: &Name) -> bool {
+        let numbered = || self.masters_of.as_ref().is_some_and(|domain| is_master(domain, name));
+        self.names.contains(name) || numbered()
+    }
+
+    fn add(&mut self, rules: &Rules, names: &[&[&[u8]]]) {
+        let names = names.iter().map(|labels| rules.domain.below(labels.iter().copied()));
+        self.names.extend(names.flatten());
+    }
+
+    /// The agents' own names, and those of every task on an unresolved one.
+    fn add_agents(&mut self, rules: &Rules, cluster: &Cluster) {
+        let unresolved = cluster.agents.iter().filter(|(_, agent)| is_unresolved(&agent.endpoint));
+        let unresolved: BTreeSet<&AgentId> = unresolved.map(|(id, _)| id).collect();
+        if unresolved.is_empty() {
+            return;
+        }
+        self.add(rules, &[&[b"slave"], &[b"_tcp", b"_slave"]]);
+        for (key, task) in cluster.tasks.iter().filter(|(key, _)| unresolved.contains(&key.agent)) {
+            let Some(framework) = cluster.frameworks.get(&key.framework) else { continue };
+            if let Ok(names) = TaskNames::new(rules, key, task, framework) {
+                self.names.extend([names.shared, names.canonical]);
+                self.names.extend([names.shared_slave, names.canonical_slave]);
+            }
         }
     }
-    let mut labels: Vec<String> = Vec::new();
-    if cluster.agents.values().filter_map(|agent| agent.endpoint.as_ref()).any(unresolved) {
-        labels.push("slave".to_owned());
-    }
-    if cluster.leader.iter().chain(&cluster.masters).any(unresolved) {
-        labels.extend(["leader".to_owned(), "master".to_owned()]);
-        labels.extend((0..=cluster.masters.len()).map(|number| format!("master{number}")));
-    }
-    bases.extend(labels.iter().filter_map(|label| rules.domain.child(label.as_bytes()).ok()));
-    let services = [
-        ([b"_tcp".as_slice(), b"_framework"], &bases),
-        ([b"_tcp".as_slice(), b"_slave"], &vec![rules.domain.clone()]),
-        ([b"_tcp".as_slice(), b"_leader"], &vec![rules.domain.clone()]),
-        ([b"_udp".as_slice(), b"_leader"], &vec![rules.domain.clone()]),
-    ];
-    if bases.is_empty() {
-        return BTreeSet::new();
-    }
-    let below = services.into_iter().flat_map(|(labels, bases)| {
-        bases.iter().filter_map(move |base| base.below(labels).ok()).collect::<Vec<_>>()
-    });
-    below.chain(bases.clone()).collect()
+}
+
+fn is_unresolved(endpoint: &Option<Endpoint>) -> bool {
+    endpoint.as_ref().is_some_and(|endpoint| endpoint.addresses.is_empty())
+}
+
+/// Whether the name is `masterN` of the domain.
+fn is_master(domain: &Name, name: &Name) -> bool {
+    let first = name.labels().next().unwrap_or_default();
+    let number = first.strip_prefix(b"master");
+    number.is_some_and(|number| number.iter().all(u8::is_ascii_digit))
+        && name.parent().as_ref() == Some(domain)
 }
 
 /// The names of the cluster itself, which no framework may capture.
@@ -289,10 +326,7 @@ fn is_reserved(rules: &Rules, name: &Name) -> bool {
         return false;
     }
     let first = name.labels().next().unwrap_or_default();
-    match &*first {
-        b"leader" | b"slave" | b"ns1" => true,
-        label => label.strip_prefix(b"master").is_some_and(|n| n.iter().all(u8::is_ascii_digit)),
-    }
+    matches!(&*first, b"leader" | b"slave" | b"ns1") || is_master(&rules.domain, name)
 }
 
 /// Everything a running task makes.
@@ -545,6 +579,40 @@ mod tests {
         check_label(&joined, &format!("{}ab", "q".repeat(60)));
         assert_eq!(label("9lives", LabelRules::Rfc952), "lives");
         assert_eq!(label(&"b".repeat(30), LabelRules::Rfc952), "b".repeat(24));
+    }
+
+    #[test]
+    fn what_an_unresolved_host_name_makes_is_unknown_and_nothing_else() {
+        let rules = Rules {
+            domain: "mesos".parse().unwrap(),
+            ttl: Ttl::from_secs(60),
+            ip_sources: vec![IpSource::Host],
+            label_rules: LabelRules::Rfc1123,
+            srv_weight: 1,
+            unhealthy: Unhealthy::Publish,
+        };
+        let endpoint = |text: &str| Endpoint::parse(text).unwrap();
+        let framework = |scheduler| Framework {
+            name: "m".into(),
+            scheduler: Some(endpoint(scheduler)),
+            faults: Vec::new(),
+        };
+        let id = FrameworkId("f".into());
+        let mut cluster = Cluster { leader: Some(endpoint("10.0.0.1:5050")), ..Cluster::default() };
+        let known = |cluster: &Cluster, name: &str| {
+            !Unknown::of(&rules, cluster).contains(&name.parse().unwrap())
+        };
+        cluster.frameworks.insert(id.clone(), framework("10.0.0.9:1").into());
+        assert_eq!(Unknown::of(&rules, &cluster), Unknown::default());
+        cluster.frameworks.insert(id, framework("host.example:1").into());
+        assert!(!known(&cluster, "m.mesos") && !known(&cluster, "_framework._tcp.m.mesos"));
+        assert!(known(&cluster, "leader.mesos") && known(&cluster, "_slave._tcp.mesos"));
+        cluster.masters = vec![endpoint("master.example:5050")];
+        assert!(!known(&cluster, "master5.mesos") && !known(&cluster, "master.mesos"));
+        assert!(known(&cluster, "leader.mesos") && known(&cluster, "master5.m.mesos"));
+        let agent = Agent { endpoint: Some(endpoint("agent.example:5051")), faults: Vec::new() };
+        cluster.agents.insert(AgentId("x-S1".into()), agent.into());
+        assert!(!known(&cluster, "slave.mesos") && !known(&cluster, "_slave._tcp.mesos"));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What is published: one whole view of the cluster at a time, and whether it may be believed
 //! where something is missing from it.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,8 +9,7 @@ use imbl::OrdMap;
 
 use crate::cluster::Cluster;
 use crate::mesos::Unread;
-use crate::name::Name;
-use crate::records::{Skip, Subject};
+use crate::records::{Skip, Subject, Unknown};
 use crate::zone::Zone;
 
 /// Whether what a snapshot lacks is really gone. A new leading master first shows an empty
@@ -106,7 +104,7 @@ pub struct Snapshot {
     pub completeness: Completeness,
     /// The names of what has a host name that could not be resolved: what they have elsewhere
     /// is not known to be wrong.
-    pub unknown: Arc<BTreeSet<Name>>,
+    pub unknown: Arc<Unknown>,
     /// Whether this process has published a complete snapshot, this one or one before.
     pub complete_once: bool,
     pub read_at: SystemTime,

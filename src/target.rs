@@ -3,11 +3,12 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
 use crate::config::{self, RrsetMax};
-use crate::connection::{Connection, ConnectionError, now};
+use crate::connection::{Connection, ConnectionError, now, random};
 use crate::current::Current;
 use crate::fence::{self, Adoption, Claim, Fence, FenceError, Found, Instance, Until};
 use crate::name::{Name, NameError};
@@ -33,6 +34,10 @@ const RRSET_OCTETS_MAX: usize = 60_000;
 /// After so many whole answers in a row a server is taken to know no differences (PowerDNS); any
 /// server answers whole when the difference is larger than the zone.
 const WHOLE_ANSWERS: u8 = 3;
+
+/// The whole zone is compared this often, and up to ten minutes later: what others change during a
+/// burst that is verified by its replies alone shows nowhere else.
+const READ_AGAIN: Duration = Duration::from_secs(3_600);
 
 /// What was being done when something failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +118,8 @@ pub struct Target {
     seen: Foreign,
     /// The view before the last burst, with the serial that the server had then.
     pub(crate) before: Option<View>,
+    /// Messages accepted since then, each a step of the serial.
+    pub(crate) accepted: u32,
     pub(crate) held: Option<Fence>,
     /// Names this process created in a space not adopted yet.
     pub(crate) created: HashSet<Name>,
@@ -120,6 +127,10 @@ pub struct Target {
     rrset_limit: RrsetLimit,
     /// How many times in a row a burst was answered with the whole zone, not its differences.
     whole_answers: u8,
+    /// When the whole zone was read last.
+    read_at: Option<Instant>,
+    /// How long that is good.
+    read_again: Duration,
     /// A reply was lost or not believed: one of our messages may still arrive.
     pub(crate) doubt: bool,
 }
@@ -148,11 +159,14 @@ impl Target {
             view: None,
             seen: Foreign::default(),
             before: None,
+            accepted: 0,
             held: None,
             created: HashSet::new(),
             pace: Pace::default(),
             rrset_limit,
             whole_answers: 0,
+            read_at: None,
+            read_again: READ_AGAIN + Duration::from_secs(random() % 600),
             doubt: false,
         })
     }
@@ -193,7 +207,8 @@ impl Target {
     /// Brings the view up to date: one SOA question when nothing changed, the difference when
     /// something did, the whole zone when there is no other way.
     pub async fn read(&mut self, desired: &Zone) -> Result<(), TargetError> {
-        if self.view.is_none() {
+        let due = self.read_at.is_none_or(|at| at.elapsed() > self.read_again);
+        if self.view.is_none() || due {
             return self.read_whole(desired).await;
         }
         let serial = self.serial().await?;
@@ -229,6 +244,7 @@ impl Target {
                 let view = gathering.into_view(serial, desired, &self.seen);
                 self.seen.remember_name_servers(&view.foreign);
                 self.view = Some(view);
+                self.read_at = Some(Instant::now());
                 Ok(())
             }
             // An AXFR ends whole or not at all.
@@ -387,37 +403,24 @@ impl Target {
     }
 
     /// Reads back what a burst made of the zone, and compares. Where the server answers with the
-    /// whole zone, its replies and its serial must do.
+    /// whole zone, its replies must do, if they explain the serial: one step a message.
     pub async fn verify(&mut self, desired: &Zone) -> Result<(), TargetError> {
         let (Some(before), Some(mut expected)) = (self.before.take(), self.view.take()) else {
             return Ok(());
         };
         expected.current.rebase(desired);
-        if self.whole_answers >= WHOLE_ANSWERS {
-            return self.trust(expected).await;
-        }
-        let (outcome, gathering) = self.transfer(Ask::Differences(before.serial)).await?;
-        self.view = match outcome {
-            Outcome::UpToDate => Some(before),
-            Outcome::Differences(serial) => {
-                self.whole_answers = 0;
-                gathering.applied_to(&before, serial)
-            }
-            Outcome::WholeComing => {
-                self.connection = None;
-                self.whole_answers += 1;
-                return self.trust(expected).await;
-            }
-            Outcome::Whole(serial) => Some(gathering.into_view(serial, desired, &self.seen)),
-            Outcome::AskAxfr => {
-                self.connection = None;
-                None
-            }
-        };
+        let explained = Serial(before.serial.0.wrapping_add(self.accepted));
+        self.view = self.differences(before, desired).await?;
         if self.view.is_none() {
+            expected.serial = self.serial().await?;
+            if expected.serial == explained {
+                self.view = Some(expected);
+                return Ok(());
+            }
             self.read_whole(desired).await?;
         }
         let Some(actual) = &mut self.view else { return Ok(()) };
+        self.seen.remember_name_servers(&actual.foreign);
         actual.current.rebase(desired);
         match drift(&expected.current, &actual.current) {
             None => Ok(()),
@@ -425,10 +428,35 @@ impl Target {
         }
     }
 
-    async fn trust(&mut self, mut expected: View) -> Result<(), TargetError> {
-        expected.serial = self.serial().await?;
-        self.view = Some(expected);
-        Ok(())
+    /// The view now, by the differences since an earlier one; none where the server tells none.
+    async fn differences(
+        &mut self,
+        before: View,
+        desired: &Zone,
+    ) -> Result<Option<View>, TargetError> {
+        if self.whole_answers >= WHOLE_ANSWERS {
+            return Ok(None);
+        }
+        let (outcome, gathering) = self.transfer(Ask::Differences(before.serial)).await?;
+        Ok(match outcome {
+            Outcome::UpToDate => Some(before),
+            Outcome::Differences(serial) => {
+                self.whole_answers = 0;
+                match gathering.applied_to(&before, serial) {
+                    Some(view) => Some(view),
+                    None => {
+                        self.read_whole(desired).await?;
+                        self.view.take()
+                    }
+                }
+            }
+            Outcome::Whole(serial) => Some(gathering.into_view(serial, desired, &self.seen)),
+            Outcome::WholeComing | Outcome::AskAxfr => {
+                self.connection = None;
+                self.whole_answers += 1;
+                None
+            }
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::catalog::Catalog;
 use crate::cluster::Endpoint;
 use crate::mesos::State;
-use crate::records::{self, Rules};
+use crate::records::{Rules, Unknown};
 use crate::resolve::Resolver;
 use crate::snapshot::{Completeness, Snapshot};
 
@@ -47,7 +47,7 @@ impl Watch {
             skipped: self.catalog.skipped().clone(),
             unread: Arc::from(unread),
             completeness,
-            unknown: Arc::new(records::unknown_names(&self.rules, self.catalog.cluster())),
+            unknown: Arc::new(Unknown::of(&self.rules, self.catalog.cluster())),
             complete_once: self.complete_once,
             read_at: SystemTime::now(),
         }
