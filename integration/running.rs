@@ -68,12 +68,19 @@ impl Drop for Daemon {
 }
 
 /// A site whose masters are simulated, polled quickly.
-fn site(peer: Peer, master: &Simulated, server: Option<&Proxy>) -> Site {
+fn site(peer: Peer, master: &Simulated) -> Site {
     let site = Site::start(peer, &Setup::default());
-    let server = server.map_or(site.peer.addr(), Proxy::addr).to_string();
-    site.configure(&server, site.peer.key_file(), "", "");
     follow(&site, master);
     site
+}
+
+/// The same, with a proxy before the name server.
+fn proxied(peer: Peer, master: &Simulated) -> (Site, Proxy) {
+    let site = Site::start(peer, &Setup::default());
+    let proxy = Proxy::to(site.peer.addr());
+    site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
+    follow(&site, master);
+    (site, proxy)
 }
 
 fn follow(site: &Site, master: &Simulated) {
@@ -99,7 +106,7 @@ fn desired(site: &Site) -> String {
 fn names_follow_tasks() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "30"]);
-        let site = site(peer, &master, None);
+        let site = site(peer, &master);
         let before = site.peer.axfr();
         let mut daemon = Daemon::start(&site);
         daemon.says("published");
@@ -124,10 +131,7 @@ fn names_follow_tasks() {
 fn an_idle_cycle_is_one_soa_query() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "10"]);
-        let site = Site::start(peer, &Setup::default());
-        let proxy = Proxy::to(site.peer.addr());
-        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
-        follow(&site, &master);
+        let (site, proxy) = proxied(peer, &master);
         let mut daemon = Daemon::start(&site);
         daemon.says("published");
         // What verifies the burst is over once the first idle cycle was seen.
@@ -146,7 +150,7 @@ fn an_idle_cycle_is_one_soa_query() {
 fn what_someone_else_removes_is_put_back() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "10"]);
-        let site = site(peer, &master, None);
+        let site = site(peer, &master);
         let mut daemon = Daemon::start(&site);
         daemon.says("published");
         site.peer.nsupdate("update delete search.marathon.mesos A");
@@ -159,7 +163,7 @@ fn what_someone_else_removes_is_put_back() {
 fn a_server_that_comes_back_is_brought_up_to_date() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "10"]);
-        let mut site = site(peer, &master, None);
+        let mut site = site(peer, &master);
         let before = site.peer.axfr();
         let mut daemon = Daemon::start(&site);
         daemon.says("published");
@@ -181,7 +185,7 @@ fn a_server_that_comes_back_is_brought_up_to_date() {
 fn a_sync_beside_a_run_writes_nothing() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "10"]);
-        let site = site(peer, &master, None);
+        let site = site(peer, &master);
         let mut daemon = Daemon::start(&site);
         daemon.says("published");
         let serial = site.peer.serial();
@@ -196,7 +200,7 @@ fn a_sync_beside_a_run_writes_nothing() {
 fn a_newer_run_takes_over_and_the_older_one_stands_by() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "10"]);
-        let site = site(peer, &master, None);
+        let site = site(peer, &master);
         let mut older = Daemon::start(&site);
         older.says("published");
         let mut newer = Daemon::start(&site);
@@ -237,7 +241,7 @@ fn the_address_of_a_name_server_stays_when_its_ns_record_goes() {
 fn a_fence_that_someone_removed_is_put_back_and_the_space_stays_ours() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "5"]);
-        let site = site(peer, &master, None);
+        let site = site(peer, &master);
         let mut daemon = Daemon::start(&site);
         daemon.says("published");
         site.peer
@@ -257,10 +261,7 @@ fn a_fence_that_someone_removed_is_put_back_and_the_space_stays_ours() {
 fn a_stop_releases_the_fence_though_the_server_has_closed_the_connection() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "5"]);
-        let site = Site::start(peer, &Setup::default());
-        let proxy = Proxy::to(site.peer.addr());
-        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
-        follow(&site, &master);
+        let (site, proxy) = proxied(peer, &master);
         let text = std::fs::read_to_string(site.config()).unwrap();
         std::fs::write(
             site.config(),
@@ -284,10 +285,7 @@ fn a_stop_releases_the_fence_though_the_server_has_closed_the_connection() {
 fn a_lost_reply_raises_the_epoch_before_anything_else() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "5"]);
-        let site = Site::start(peer, &Setup::default());
-        let proxy = Proxy::to(site.peer.addr());
-        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
-        follow(&site, &master);
+        let (site, proxy) = proxied(peer, &master);
         let mut daemon = Daemon::start(&site);
         daemon.says("published");
         until("the burst is verified", || {
