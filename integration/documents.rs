@@ -143,10 +143,10 @@ fn the_first_contact_of_the_readme_is_what_the_program_prints() {
     printed(&["diff"], 0);
 }
 
-/// Compares with a committed file; `INSTA_UPDATE=always` writes it.
+/// Compares with a committed file; `GOLDEN_UPDATE=always` writes it.
 #[track_caller]
 fn golden(path: &str, text: &str) {
-    if std::env::var_os("INSTA_UPDATE").is_some_and(|how| how == "always") {
+    if std::env::var_os("GOLDEN_UPDATE").is_some_and(|how| how == "always") {
         std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), text).unwrap();
     }
     let committed = read(path);

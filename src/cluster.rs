@@ -80,6 +80,15 @@ impl Endpoint {
         }
     }
 
+    /// `host:port` with this port where none is known, IPv6 in brackets.
+    pub fn authority(&self, default_port: u16) -> String {
+        let port = self.port.unwrap_or(default_port);
+        match &self.host {
+            Host::Address(address) => std::net::SocketAddr::new(*address, port).to_string(),
+            Host::Name(name) => format!("{name}:{port}"),
+        }
+    }
+
     /// Reads a libprocess id, `slave(1)@10.0.0.1:5051`.
     pub fn parse_pid(text: &str) -> Option<Endpoint> {
         let (_, place) = text.split_once('@')?;

@@ -153,7 +153,7 @@ impl Connection {
         if header.id != id || !header.is_response() {
             return Err(ConnectionError::OtherId);
         }
-        verify(&mut Verifier::new(key, mac), &reply)?;
+        Verifier::new(key, mac).take(&reply, now())?;
         match header.rcode() {
             Rcode::NOERROR => Ok(reply),
             rcode => Err(ConnectionError::Rcode(rcode)),
@@ -189,7 +189,7 @@ impl Connection {
             if Header::parse(&message)?.id != id {
                 return Err(ConnectionError::OtherId);
             }
-            verify(&mut verifier, &message)?;
+            verifier.take(&message, now())?;
             if let Some(outcome) = transfer.take(&message, sink)? {
                 verifier.finish()?;
                 return Ok(outcome);
@@ -215,7 +215,7 @@ impl Connection {
         let header = Header::parse(&reply)?;
         let at = self.unanswered.iter().position(|sent| sent.id == header.id);
         let sent = at.and_then(|at| self.unanswered.remove(at)).ok_or(ConnectionError::OtherId)?;
-        verify(&mut Verifier::new(key, sent.mac), &reply)?;
+        Verifier::new(key, sent.mac).take(&reply, now())?;
         Ok(Answered { id: sent.id, rcode: header.rcode(), latency: sent.sent_at.elapsed() })
     }
 
@@ -255,11 +255,6 @@ impl Connection {
             }
         }
     }
-}
-
-/// An unsigned refusal is no proof of anything, but its code is the best hint there is.
-fn verify(verifier: &mut Verifier<'_>, message: &[u8]) -> Result<(), ConnectionError> {
-    Ok(verifier.take(message, now())?)
 }
 
 /// Seconds since 1970.

@@ -153,15 +153,16 @@ async fn poll(
 
 /// One line when something about the cluster is new.
 fn tell(snapshot: &Snapshot, before: &Option<Arc<Snapshot>>, leader: &str) {
-    let (tasks, records) = (snapshot.cluster.tasks.len(), snapshot.zone.records().count());
+    let tasks = snapshot.cluster.tasks.len();
     let same = |before: &Snapshot| {
         before.completeness == snapshot.completeness
             && before.cluster.master_id == snapshot.cluster.master_id
     };
     if before.as_deref().is_some_and(same) {
-        debug!(tasks, records, "state read from {leader}");
+        debug!(tasks, "state read from {leader}");
         return;
     }
+    let records = snapshot.zone.records().count();
     let skipped = snapshot.skipped.len() + snapshot.unread.len();
     match snapshot.completeness {
         Completeness::Complete => info!(tasks, records, skipped, "state read from {leader}"),

@@ -12,7 +12,6 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::cluster::Endpoint;
 use crate::config::{self, Auth, Scheme};
 use crate::mesos::{self, State, StateError};
 use crate::report::chain;
@@ -136,7 +135,7 @@ impl Masters {
     pub async fn state(&mut self) -> Result<Answer, NobodyError> {
         let mut bases: Vec<Base> = self.leader.take().into_iter().collect();
         for master in &self.configured {
-            let base = Base { scheme: master.scheme, authority: authority(&master.endpoint) };
+            let base = Base { scheme: master.scheme, authority: master.endpoint.authority(5050) };
             if !bases.contains(&base) {
                 bases.push(base);
             }
@@ -233,14 +232,6 @@ async fn read_state(response: Response) -> Result<(State, Option<Duration>), Mas
         Duration::try_from_secs_f64(date - elected).unwrap_or(Duration::ZERO)
     });
     Ok((state, elected_for))
-}
-
-fn authority(endpoint: &Endpoint) -> String {
-    let port = endpoint.port.unwrap_or(5050);
-    match endpoint.host.to_string() {
-        host if host.contains(':') => format!("[{host}]:{port}"),
-        host => format!("{host}:{port}"),
-    }
 }
 
 /// Seconds since 1970 by the master's own clock.

@@ -202,12 +202,6 @@ impl Rrset {
         Arc::ptr_eq(&self.rdata, &other.rdata) || self.rdata == other.rdata
     }
 
-    /// The data of both, with this one's TTL.
-    pub fn union(&self, other: &Rrset) -> Rrset {
-        let both: Vec<Rdata> = self.rdata.iter().chain(other.rdata.iter()).cloned().collect();
-        Rrset::new(self.ttl, both).expect("not empty: this one is not")
-    }
-
     /// The data that is not in `other`.
     pub fn minus<'r>(&'r self, other: Option<&'r Rrset>) -> impl Iterator<Item = &'r Rdata> {
         self.rdata.iter().filter(move |rdata| !other.is_some_and(|set| set.contains(rdata)))

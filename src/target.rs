@@ -181,12 +181,7 @@ impl Target {
 
     /// The server's address as configured, with its port.
     pub fn server(&self) -> String {
-        let server = &self.config.server;
-        let port = server.port.unwrap_or(53);
-        match server.host.to_string() {
-            host if host.contains(':') => format!("[{host}]:{port}"),
-            host => format!("{host}:{port}"),
-        }
+        self.config.server.authority(53)
     }
 
     pub fn view(&self) -> Option<&View> {
