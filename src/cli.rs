@@ -15,15 +15,17 @@ use crate::config::Config;
 use crate::daemon;
 use crate::fence::Found;
 use crate::masters::Masters;
-use crate::mesos;
 use crate::plan::{Plan, PlanId};
 use crate::publish::{Applied, Hold};
 use crate::report::{self, About, Style};
 use crate::snapshot::{Completeness, Snapshot};
+use crate::state::{State, StateReader};
 use crate::target::Target;
 use crate::update::{self, FenceStep, Packer};
 use crate::watch::Watch;
 
+/// Octets of a saved state read at a time.
+const CHUNK: usize = 256 * 1024;
 const DEFAULT_CONFIGS: [&str; 2] = ["mesozone.toml", "/etc/mesozone/mesozone.toml"];
 
 #[derive(Parser)]
@@ -211,9 +213,7 @@ async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
     let mut watch = Watch::new(config.rules.clone(), endpoints.collect());
     let snapshot = match &source.state {
         Some(path) => {
-            let body = read_state(path)?;
-            let state =
-                mesos::parse(&body).with_context(|| format!("reading {}", path.display()))?;
+            let state = read_state(path)?;
             let completeness = Completeness::of_file(&state.cluster);
             watch.publish(state, completeness).await
         }
@@ -227,13 +227,23 @@ async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-fn read_state(path: &Path) -> Result<Vec<u8>> {
-    if path != Path::new("-") {
-        return std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+/// Reads a saved state piece by piece: it may be larger than what it tells.
+fn read_state(path: &Path) -> Result<State> {
+    let about = || match path == Path::new("-") {
+        true => "reading the state from standard input".to_owned(),
+        false => format!("reading {}", path.display()),
+    };
+    let mut from: Box<dyn Read> = match path == Path::new("-") {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(path).with_context(about)?),
+    };
+    let (mut reader, mut chunk) = (StateReader::new(), vec![0; CHUNK]);
+    loop {
+        match from.read(&mut chunk).with_context(about)? {
+            0 => return reader.finish().with_context(about),
+            length => reader.push(&chunk[..length]),
+        }
     }
-    let mut body = Vec::new();
-    std::io::stdin().read_to_end(&mut body).context("reading the state from standard input")?;
-    Ok(body)
 }
 
 fn tell_skipped(snapshot: &Snapshot) {

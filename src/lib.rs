@@ -13,7 +13,11 @@
 //! - [`zone`]: RRsets in a persistent ordered map
 //! - [`tsig`]: signatures, RFC 8945
 //! - [`cluster`]: agents, frameworks and tasks
-//! - [`mesos`]: a master's JSON into a cluster
+//! - [`splitter`]: long lists out of JSON as it arrives
+//! - [`recordio`]: the framing of an event stream
+//! - [`mesos`]: agents, frameworks and masters in JSON
+//! - [`task`]: tasks in JSON
+//! - [`state`]: a master's whole state as it arrives
 //! - [`records`]: which records a cluster makes
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
@@ -64,6 +68,7 @@ pub mod pace;
 pub mod plan;
 pub mod publish;
 pub mod reading;
+pub mod recordio;
 pub mod records;
 pub mod report;
 pub mod resolve;
@@ -73,7 +78,10 @@ pub mod secret;
 pub mod server;
 pub mod setting;
 pub mod snapshot;
+pub mod splitter;
+pub mod state;
 pub mod target;
+pub mod task;
 pub mod transfer;
 pub mod tsig;
 pub mod update;

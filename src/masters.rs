@@ -13,10 +13,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::{self, Auth, Scheme};
-use crate::mesos::{self, State, StateError};
 use crate::report::chain;
 use crate::secret::{self, SecretError};
 use crate::snapshot::{Completeness, Confirmation, Leadership};
+use crate::state::{State, StateError, StateReader};
 
 /// A redirect more than this is a loop: a standby names the leader, who answers.
 const REDIRECT_MAX: usize = 3;
@@ -222,12 +222,12 @@ impl Masters {
 /// The state, and for how long its leader has led by its own clock.
 async fn read_state(response: Response) -> Result<(State, Option<Duration>), MasterError> {
     let date = date(&response);
-    let mut body = Vec::new();
+    let mut reader = StateReader::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        body.extend_from_slice(&chunk.map_err(MasterError::Body)?);
+        reader.push(&chunk.map_err(MasterError::Body)?);
     }
-    let state = tokio::task::block_in_place(|| mesos::parse(&body))?;
+    let state = reader.finish()?;
     let elected_for = date.zip(state.cluster.elected_time).map(|(date, elected)| {
         Duration::try_from_secs_f64(date - elected).unwrap_or(Duration::ZERO)
     });

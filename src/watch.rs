@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use crate::catalog::Catalog;
 use crate::cluster::Endpoint;
-use crate::mesos::State;
 use crate::records::{Rules, Unknown};
 use crate::resolve::Resolver;
 use crate::snapshot::{Completeness, Snapshot};
+use crate::state::State;
 
 /// The one writer of snapshots.
 pub struct Watch {
@@ -33,7 +33,7 @@ impl Watch {
 
     /// Makes the snapshot of a state. While the cluster recovers it only grows.
     pub async fn publish(&mut self, state: State, completeness: Completeness) -> Snapshot {
-        let State { mut cluster, ended, unread } = state;
+        let State { mut cluster, ended, unread, .. } = state;
         cluster.masters.clone_from(&self.masters);
         if !completeness.is_complete() {
             cluster.keep(self.catalog.cluster(), &ended);

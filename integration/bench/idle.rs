@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use mesozone::config::Config;
 use mesozone::daemon;
 use mesozone::fence::Until;
-use mesozone::mesos;
 use mesozone::snapshot::{Completeness, Snapshot};
+use mesozone::state;
 use mesozone::target::Target;
 use mesozone::watch::Watch;
 
@@ -56,7 +56,7 @@ pub(crate) fn measure(peer: Peer, load: &Load) {
 }
 
 async fn snapshot(load: &Load) -> Snapshot {
-    let state = mesos::parse(&std::fs::read(&load.state).expect("a state")).expect("a state");
+    let state = state::parse(&std::fs::read(&load.state).expect("a state")).expect("a state");
     let completeness = Completeness::of_file(&state.cluster);
     let rules = Config::parse("[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n").expect("valid");
     let masters = rules.mesos.masters.iter().map(|master| master.endpoint.clone()).collect();
