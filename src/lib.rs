@@ -18,9 +18,11 @@
 //! - [`mesos`]: agents, frameworks and masters in JSON
 //! - [`task`]: tasks in JSON
 //! - [`state`]: a master's whole state as it arrives
+//! - [`events`]: an event stream as it arrives
 //! - [`records`]: which records a cluster makes
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
+//! - [`live`]: the cluster as events change it
 //! - [`fence`]: the record that says who publishes
 //! - [`scope`]: which RRsets are ours
 //! - [`current`]: what a server has
@@ -60,7 +62,9 @@ pub mod config;
 pub mod connection;
 pub mod current;
 pub mod daemon;
+pub mod events;
 pub mod fence;
+pub mod live;
 pub mod masters;
 pub mod mesos;
 pub mod name;

@@ -147,8 +147,8 @@ pub fn framework_v1(text: &[u8]) -> serde_json::Result<(FrameworkId, Framework)>
     Ok((FrameworkId(Arc::from(&*raw.id.value.0)), framework))
 }
 
-/// The id in an object such as `{"agent_id": {"value": "..."}}`.
-pub fn agent_id_v1(text: &[u8]) -> serde_json::Result<AgentId> {
+/// The agent in an `agent_removed`.
+pub fn agent_removed_v1(text: &[u8]) -> serde_json::Result<AgentId> {
     let raw: RawAgentRemoved<'_> = serde_json::from_slice(text)?;
     Ok(AgentId(Arc::from(&*raw.agent_id.value.0)))
 }
