@@ -432,6 +432,7 @@ fn a_stream_begins_with_the_state_and_carries_each_change() {
     let status = &running["task_updated"]["status"];
     assert_eq!(status["task_id"], added["task_added"]["task"]["task_id"]);
     assert_eq!(status["state"], "TASK_RUNNING");
+    assert_eq!(record(&mut stream, &mut unread)["task_updated"]["status"]["healthy"], true);
     master.control(json!({"kill": {"name": "web"}}));
     assert_eq!(record(&mut stream, &mut unread)["task_updated"]["state"], "TASK_KILLED");
     master.control(json!({"stage": "no-leader"}));

@@ -1,4 +1,4 @@
-//! An answer's body as pieces, most of them texts that tasks already hold: a body of a hundred
+//! A body as pieces, or a stream as records, most of them texts that tasks already hold: a body of a hundred
 //! thousand tasks is neither built nor copied as a whole.
 
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::task::Task;
 
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 
 enum Piece {
     Text(String),
@@ -123,5 +123,33 @@ impl From<Value> for Pieces {
 impl From<String> for Pieces {
     fn from(text: String) -> Pieces {
         Pieces(vec![Piece::Text(text)])
+    }
+}
+
+/// One record of a stream.
+pub(crate) enum Record {
+    Text(String),
+    /// TASK_ADDED of a task with all its statuses.
+    TaskAdded(Arc<Task>),
+}
+
+const TASK_ADDED: [&str; 2] = [r#"{"type":"TASK_ADDED","task_added":{"task":"#, "}}"];
+
+impl Record {
+    /// The record behind its length in decimal.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let parts = match self {
+            Record::Text(text) => [text, "", ""],
+            Record::TaskAdded(task) => [TASK_ADDED[0], task.v1_text(), TASK_ADDED[1]],
+        };
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        out.extend_from_slice(format!("{length}\n").as_bytes());
+        parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    }
+}
+
+impl From<Value> for Record {
+    fn from(value: Value) -> Record {
+        Record::Text(value.to_string())
     }
 }
