@@ -11,13 +11,14 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Watch as Watching};
 use crate::daemon;
 use crate::fence::Found;
 use crate::masters::Masters;
 use crate::plan::{Plan, PlanId};
 use crate::publish::{Applied, Hold};
 use crate::report::{self, About, Style};
+use crate::resolve::Resolver;
 use crate::snapshot::{Completeness, Snapshot};
 use crate::state::{State, StateReader};
 use crate::target::Target;
@@ -209,20 +210,21 @@ fn load(path: Option<&Path>) -> Result<Config> {
 
 /// The snapshot of a saved state, or of what the leading master says now.
 async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
-    let endpoints = config.mesos.masters.iter().map(|master| master.endpoint.clone());
-    let mut watch = Watch::new(config.rules.clone(), endpoints.collect());
-    let snapshot = match &source.state {
+    let (state, completeness) = match &source.state {
         Some(path) => {
             let state = read_state(path)?;
             let completeness = Completeness::of_file(&state.cluster);
-            watch.publish(state, completeness).await
+            (state, completeness)
         }
         None => {
-            let answer = Masters::new(&config.mesos)?.state().await?;
-            info!("state read from {}", answer.leader);
-            watch.publish(answer.state, answer.completeness).await
+            let whole = Masters::new(&config.mesos)?.read(Watching::Poll).await?;
+            info!("state read from {}", whole.leader);
+            (whole.state, whole.completeness)
         }
     };
+    let mut watch = Watch::new(config.rules.clone(), config.mesos.endpoints());
+    let hosts = Resolver::default().hosts_of(watch.host_names(&state.cluster)).await;
+    let snapshot = watch.read(state, completeness, hosts);
     tell_skipped(&snapshot);
     Ok(snapshot)
 }

@@ -15,8 +15,8 @@ use crate::name::Name;
 use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
 use crate::scope::{Pattern, Scope};
-use crate::setting::{Domain, Interval, IpSources, Seconds, ServerAddress, Span, Text, Watch};
-pub use crate::setting::{Master, Scheme};
+use crate::setting::{Domain, Interval, IpSources, Seconds, ServerAddress, Span, Text};
+pub use crate::setting::{Master, Scheme, Watch};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug)]
@@ -32,12 +32,23 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Mesos {
     pub masters: Vec<Master>,
+    pub watch: Watch,
+    /// Polling: of the state. Streaming: of the agents.
     pub poll_interval: Duration,
+    /// Streaming: how often everything is read again.
+    pub reconcile_interval: Duration,
     pub failover_hold: Duration,
     /// To connect, and of silence while reading.
     pub timeout: Duration,
     pub auth: Option<Auth>,
     pub tls: Tls,
+}
+
+impl Mesos {
+    /// The masters in the order of the names that number them.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.masters.iter().map(|master| master.endpoint.clone()).collect()
+    }
 }
 
 /// Where a secret is: never in the configuration itself.
@@ -234,10 +245,12 @@ struct Raw {
 #[serde(deny_unknown_fields)]
 struct RawMesos {
     masters: Vec<Text<Master>>,
-    #[serde(default, rename = "watch")]
-    _watch: Option<Text<Watch>>,
+    #[serde(default = "by_stream")]
+    watch: Text<Watch>,
     #[serde(default = "every::<10>")]
     poll_interval: Text<Interval>,
+    #[serde(default = "every::<300>")]
+    reconcile_interval: Text<Interval>,
     #[serde(default = "secs::<600>")]
     failover_hold: Text<Span>,
     #[serde(default = "secs::<30>")]
@@ -353,7 +366,9 @@ impl RawMesos {
         }
         Ok(Mesos {
             masters: self.masters.into_iter().map(|master| master.0).collect(),
+            watch: self.watch.0,
             poll_interval: self.poll_interval.0,
+            reconcile_interval: self.reconcile_interval.0,
             failover_hold: self.failover_hold.0,
             timeout: self.timeout.0,
             auth: self.auth.map(RawAuth::check).transpose()?,
@@ -467,6 +482,10 @@ fn seconds(count: u64) -> Text<Seconds> {
 
 fn secs<const COUNT: u64>() -> Text<Span> {
     Text(Duration::from_secs(COUNT))
+}
+
+fn by_stream() -> Text<Watch> {
+    Text(Watch::Stream)
 }
 
 fn every<const COUNT: u64>() -> Text<Interval> {

@@ -40,8 +40,11 @@
 //!
 //! - [`secret`]: secrets from files and the environment
 //! - [`resolve`]: addresses of host names
-//! - [`masters`]: the masters over HTTP
-//! - [`watch`]: answers into snapshots
+//! - [`http`]: the clients that ask the masters
+//! - [`stream`]: one subscription to a master's events
+//! - [`masters`]: whoever of them leads
+//! - [`watch`]: what they tell into snapshots
+//! - [`follow`]: readings, events and polls in their order
 //! - [`connection`]: one TCP connection to a name server
 //! - [`target`]: one zone on one name server
 //! - [`publish`]: carrying out a plan there
@@ -64,6 +67,8 @@ pub mod current;
 pub mod daemon;
 pub mod events;
 pub mod fence;
+pub mod follow;
+pub mod http;
 pub mod live;
 pub mod masters;
 pub mod mesos;
@@ -84,6 +89,7 @@ pub mod setting;
 pub mod snapshot;
 pub mod splitter;
 pub mod state;
+pub mod stream;
 pub mod target;
 pub mod task;
 pub mod transfer;

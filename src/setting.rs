@@ -19,6 +19,15 @@ pub struct Master {
     pub endpoint: Endpoint,
 }
 
+/// How the cluster is followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// By the events of `/api/v1`, and by polls of what they do not tell.
+    Stream,
+    /// By reading `/state` again and again.
+    Poll,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheme {
     Http,
@@ -165,14 +174,13 @@ impl Word for Master {
     }
 }
 
-pub(crate) struct Watch;
-
 impl Word for Watch {
-    type Value = ();
-    fn read(text: &str) -> Result<(), String> {
+    type Value = Watch;
+    fn read(text: &str) -> Result<Watch, String> {
         match text {
-            "poll" => Ok(()),
-            _ => Err(format!("watch = {text:?} is not in this version: it polls, \"poll\"")),
+            "stream" => Ok(Watch::Stream),
+            "poll" => Ok(Watch::Poll),
+            _ => Err(format!("{text:?} is neither \"stream\" nor \"poll\"")),
         }
     }
 }
