@@ -93,6 +93,8 @@ pub enum MasterError {
     Status(StatusCode),
     #[error("it refuses the event stream: it answered {0}{hint}", hint = status_hint(*.0))]
     Refused(StatusCode),
+    #[error("it answers with no event stream")]
+    NoStream(#[source] StreamError),
     #[error("it redirects to {0:?}, which is no master")]
     Redirect(String),
     #[error("another master answered in its place meanwhile")]
@@ -158,7 +160,9 @@ impl Masters {
                 self.known().leader = Some(leader);
                 Ok(whole)
             }
-            Err(refused @ MasterError::Refused(_)) => Err(ReadError::Refused(leader, refused)),
+            Err(refused @ (MasterError::Refused(_) | MasterError::NoStream(_))) => {
+                Err(ReadError::Refused(leader, refused))
+            }
             Err(error) => Err(ReadError::Nobody(vec![format!("{leader}: {}", chain(&error))])),
         }
     }
@@ -243,7 +247,10 @@ impl Masters {
 
     async fn subscribed(&self, leader: &Base, response: Response) -> Result<Whole, MasterError> {
         let mut subscription = Subscription::new(response, self.timeout);
-        let mut state = subscription.state().await?;
+        let mut state = subscription.state().await.map_err(|error| match error {
+            StreamError::Beginning | StreamError::Event(_) => MasterError::NoStream(error),
+            error => MasterError::Stream(error),
+        })?;
         let (about, frameworks) = tokio::try_join!(self.leading(leader), self.frameworks(leader))?;
         let (date, about) = about;
         state.cluster.master_id = about.id;
