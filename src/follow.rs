@@ -37,10 +37,10 @@ type Publisher = watch::Sender<Option<Arc<Snapshot>>>;
 type Waiting<'f, T> = Option<Pin<Box<dyn Future<Output = T> + Send + 'f>>>;
 
 /// What a poll listed: the agents and, where asked for, the frameworks.
-type Listed = Result<(State, Option<State>), MasterError>;
+type Listed = Result<Box<(State, Option<State>)>, MasterError>;
 
 enum Happened {
-    Read(Result<(Whole, Hosts), ReadError>),
+    Read(Result<(Box<Whole>, Hosts), ReadError>),
     Told(Result<Vec<Event>, StreamError>),
     Listed(Listed),
     Resolved(Hosts),
@@ -91,7 +91,7 @@ pub async fn follow(
                     let mut names = names;
                     names.extend(whole.state.cluster.host_names());
                     let hosts = resolver.hosts_of(names).await;
-                    Ok((whole, hosts))
+                    Ok((Box::new(whole), hosts))
                 }));
                 None
             }
@@ -172,7 +172,7 @@ impl<'c> Course<'c> {
         }
     }
 
-    fn read(&mut self, read: Result<(Whole, Hosts), ReadError>) -> Option<Snapshot> {
+    fn read(&mut self, read: Result<(Box<Whole>, Hosts), ReadError>) -> Option<Snapshot> {
         let now = Instant::now();
         let (whole, hosts) = match read {
             Ok(read) => read,
@@ -274,7 +274,8 @@ impl<'c> Course<'c> {
 
     fn list(&mut self, listed: Listed) -> Option<Snapshot> {
         match listed {
-            Ok((agents, frameworks)) => {
+            Ok(listed) => {
+                let (agents, frameworks) = *listed;
                 self.list_fails = false;
                 self.resolve = true;
                 let snapshot = self.watch.list(&agents, frameworks.as_ref());
@@ -309,7 +310,7 @@ async fn list(masters: &Masters, leader: Base, frameworks: bool) -> Listed {
         true => masters.frameworks(&leader).await?,
         false => None,
     };
-    Ok((agents, frameworks))
+    Ok(Box::new((agents, frameworks)))
 }
 
 /// What is waited for, once there is something.
