@@ -64,14 +64,8 @@ fn main() {
 
 fn measure(peer: Peer, tasks: usize, events: usize) {
     let agents = (tasks / 100).max(3);
-    let master = Simulated::start(&[
-        "--tasks",
-        &tasks.to_string(),
-        "--agents",
-        &agents.to_string(),
-        "--lifetime",
-        "1800",
-    ]);
+    let master =
+        Simulated::start(&["--tasks", &tasks.to_string(), "--agents", &agents.to_string()]);
     let site = Site::start(peer, &Setup::default());
     let config = std::fs::read_to_string(site.config()).expect("a configuration");
     let config = config.replace("10.0.0.1:5050", &master.address);

@@ -2,7 +2,7 @@
 //!
 //!     cargo bench --bench load -- [TASKS]... [rounds=3]
 //!
-//! `mesozone run` without a target or a server, so nothing but watching, once by the event stream
+//! `mesozone run` with its bundled server, so little but watching, once by the event stream
 //! and once by polls. `ready` is CPU time and memory when the first snapshot is published;
 //! `again` what each further whole reading of an unchanged cluster takes, with the most memory
 //! there ever was.
@@ -45,7 +45,7 @@ fn main() {
     for tasks in sizes {
         let agents = (tasks / 100).max(3);
         let (tasks, agents) = (tasks.to_string(), agents.to_string());
-        let options = ["--tasks", &tasks, "--agents", &agents, "--lifetime", "1800"];
+        let options = ["--tasks", &tasks, "--agents", &agents];
         let master = Simulated::start(&options);
         for by in ["stream", "poll"] {
             measure(by, &tasks, &master, rounds, dir.path());
@@ -57,7 +57,8 @@ fn measure(by: &str, tasks: &str, master: &Simulated, rounds: u32, dir: &Path) {
     let config = dir.join("mesozone.toml");
     let text = format!(
         "[mesos]\nmasters = [\"http://{}\"]\nwatch = \"{by}\"\n\
-         poll_interval = \"3s\"\nreconcile_interval = \"3s\"\n",
+         poll_interval = \"3s\"\nreconcile_interval = \"3s\"\n\
+         [server]\nlisten = [\"127.0.0.1:0\"]\n",
         master.address
     );
     std::fs::write(&config, text).expect("a file");
