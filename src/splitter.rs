@@ -131,7 +131,7 @@ impl<L: Copy> Splitter<L> {
             end += 1;
         }
         loop {
-            match chunk[end..].iter().position(|octet| matches!(octet, b'"' | b'\\')) {
+            match memchr::memchr2(b'"', b'\\', &chunk[end..]) {
                 None => end = chunk.len(),
                 Some(length) if chunk[end + length] == b'"' => {
                     if keyed {
