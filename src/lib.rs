@@ -14,6 +14,7 @@
 //! - [`tsig`]: signatures, RFC 8945
 //! - [`cluster`]: agents, frameworks and tasks
 //! - [`mesos`]: a master's JSON into a cluster
+//! - [`election`]: ZooKeeper's nodes into who leads
 //! - [`records`]: which records a cluster makes
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
@@ -56,6 +57,7 @@ pub mod config;
 pub mod connection;
 pub mod current;
 pub mod daemon;
+pub mod election;
 pub mod fence;
 pub mod masters;
 pub mod mesos;
