@@ -35,6 +35,7 @@
 //!
 //! - [`secret`]: secrets from files and the environment
 //! - [`resolve`]: addresses of host names
+//! - [`zookeeper`]: following the election in ZooKeeper
 //! - [`masters`]: the masters over HTTP
 //! - [`watch`]: answers into snapshots
 //! - [`connection`]: one TCP connection to a name server
@@ -82,3 +83,4 @@ pub mod update;
 pub mod watch;
 pub mod wire;
 pub mod zone;
+pub mod zookeeper;
