@@ -205,7 +205,13 @@ fn load(path: Option<&Path>) -> Result<Config> {
         };
     let text =
         std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    Config::parse(&text).with_context(|| format!("{}", path.display()))
+    let config = Config::parse(&text).with_context(|| format!("{}", path.display()))?;
+    anyhow::ensure!(
+        config.mesos.ensembles.is_empty(),
+        "{}: [mesos] masters: this version finds masters by http:// or https:// only",
+        path.display()
+    );
+    Ok(config)
 }
 
 /// The snapshot of a saved state, or of what the leading master says now.

@@ -17,6 +17,7 @@
 //! - [`recordio`]: the framing of an event stream
 //! - [`mesos`]: agents, frameworks and masters in JSON
 //! - [`task`]: tasks in JSON
+//! - [`election`]: ZooKeeper's nodes into who leads
 //! - [`state`]: a master's whole state as it arrives
 //! - [`events`]: an event stream as it arrives
 //! - [`records`]: which records a cluster makes
@@ -40,6 +41,7 @@
 //!
 //! - [`secret`]: secrets from files and the environment
 //! - [`resolve`]: addresses of host names
+//! - [`zookeeper`]: following the election in ZooKeeper
 //! - [`http`]: the clients that ask the masters
 //! - [`stream`]: one subscription to a master's events
 //! - [`masters`]: whoever of them leads
@@ -65,6 +67,7 @@ pub mod config;
 pub mod connection;
 pub mod current;
 pub mod daemon;
+pub mod election;
 pub mod events;
 pub mod fence;
 pub mod follow;
@@ -98,3 +101,4 @@ pub mod update;
 pub mod watch;
 pub mod wire;
 pub mod zone;
+pub mod zookeeper;
