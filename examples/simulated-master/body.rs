@@ -9,14 +9,13 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-use crate::task::Task;
+use crate::task::{Part, Task};
 
 pub(crate) const CHUNK: usize = 64 * 1024;
 
 enum Piece {
     Text(String),
-    State(Arc<Task>),
-    V1(Arc<Task>),
+    Of(Arc<Task>, Part),
 }
 
 #[derive(Default)]
@@ -26,8 +25,7 @@ impl Piece {
     fn as_str(&self) -> &str {
         match self {
             Piece::Text(text) => text,
-            Piece::State(task) => task.state_text(),
-            Piece::V1(task) => task.v1_text(),
+            Piece::Of(task, part) => task.text(*part),
         }
     }
 }
@@ -54,27 +52,24 @@ impl Pieces {
         self.text(text.strip_suffix('}').unwrap_or(&text));
     }
 
-    /// Tasks in the schema of /state, with commas between.
-    pub(crate) fn state_tasks<'a>(&mut self, tasks: impl Iterator<Item = &'a Arc<Task>>) {
-        self.list(tasks, Piece::State);
-    }
-
-    /// Tasks in the schema of the operator API, with commas between.
-    pub(crate) fn v1_tasks<'a>(&mut self, tasks: impl Iterator<Item = &'a Arc<Task>>) {
-        self.list(tasks, Piece::V1);
-    }
-
-    fn list<'a>(
-        &mut self,
-        tasks: impl Iterator<Item = &'a Arc<Task>>,
-        piece: fn(Arc<Task>) -> Piece,
-    ) {
+    /// This part of each task, with commas between.
+    pub(crate) fn tasks<'a>(&mut self, tasks: impl Iterator<Item = &'a Arc<Task>>, part: Part) {
         for (index, task) in tasks.enumerate() {
             if index > 0 {
                 self.text(",");
             }
-            self.0.push(piece(task.clone()));
+            self.0.push(Piece::Of(task.clone(), part));
         }
+    }
+
+    /// The values as an array, each written before the next is made.
+    pub(crate) fn array(&mut self, values: impl Iterator<Item = Value>) {
+        self.text("[");
+        for (index, value) in values.enumerate() {
+            self.text(if index > 0 { "," } else { "" });
+            self.value(&value);
+        }
+        self.text("]");
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -140,7 +135,7 @@ impl Record {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let parts = match self {
             Record::Text(text) => [text, "", ""],
-            Record::TaskAdded(task) => [TASK_ADDED[0], task.v1_text(), TASK_ADDED[1]],
+            Record::TaskAdded(task) => [TASK_ADDED[0], task.text(Part::V1), TASK_ADDED[1]],
         };
         let length: usize = parts.iter().map(|part| part.len()).sum();
         out.extend_from_slice(format!("{length}\n").as_bytes());

@@ -16,7 +16,7 @@
 //! | `--leader`, `--no-leader`, `--recovering`, `--recovered`, `--down` | the stage it starts in; `running` if none |
 //! | `--lost-agents`, `--elected-ago` | how far the failover is, and how long ago |
 //! | `--auth`, `--auth-readonly`, `--auth-readwrite` | Basic authentication, in both realms or one |
-//! | `--heartbeat`, `--chunk`, `--subscribers-max` | the streams |
+//! | `--heartbeat`, `--chunk`, `--subscribers-max`, `--backlog-max` | the streams |
 //! | `--no-v1`, `--v1-status`, `--serve`, `--cut-body` | other answers than its own |
 //!
 //! # Control
@@ -176,6 +176,10 @@ struct Options {
     /// The most streams there are; one more ends the oldest
     #[arg(long, value_name = "N", default_value = "1000")]
     subscribers_max: NonZero<usize>,
+    /// Cut a stream off whose client is more records behind; the default leaves room for a hundred
+    /// thousand tasks coming back at once
+    #[arg(long, value_name = "RECORDS", default_value_t = 250_000)]
+    backlog_max: usize,
     /// Give every framework the pid of a scheduler with the old driver
     #[arg(long)]
     scheduler_pids: bool,
@@ -280,7 +284,7 @@ fn master(options: Options, address: SocketAddrV4) -> Master {
         stage,
         cluster,
         version: 0,
-        subscribers: Subscribers::new(options.subscribers_max.get()),
+        subscribers: Subscribers::new(options.subscribers_max.get(), options.backlog_max),
     };
     let encode = |auth| base64::engine::general_purpose::STANDARD.encode(auth);
     let basic = |auth: Option<String>| auth.map(|auth| format!("Basic {}", encode(auth)));

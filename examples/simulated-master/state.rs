@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::framework::{Framework, Presence};
 use crate::random::Random;
 use crate::resources::{Ports, Resources, allocated, unreserved};
-use crate::task::Task;
+use crate::task::{Part, Task};
 
 /// The master as it names itself.
 pub(crate) struct Identity {
@@ -180,21 +180,16 @@ fn write_agents(
     cluster: Option<&Cluster>,
     shape: fn(&Agent, &Resources, &Resources) -> Value,
 ) {
-    let mut agents = Vec::new();
-    let mut recovered = Vec::new();
-    if let Some(cluster) = cluster {
-        let total = cluster.agent_resources();
-        for (index, known) in cluster.agents.iter().enumerate() {
-            if known.is_registered() {
-                agents.push(shape(known, &total, &cluster.used_on(index)));
-            }
-        }
-        recovered.extend(cluster.recovered().map(identity));
-    }
+    let Some(cluster) = cluster else {
+        body.text(r#""slaves":[],"recovered_slaves":[]"#);
+        return;
+    };
+    let total = cluster.agent_resources();
+    let known = cluster.agents.iter().enumerate().filter(|(_, known)| known.is_registered());
     body.text(r#""slaves":"#);
-    body.value(&agents.into());
+    body.array(known.map(|(index, known)| shape(known, &total, &cluster.used_on(index))));
     body.text(r#","recovered_slaves":"#);
-    body.value(&recovered.into());
+    body.array(cluster.recovered().map(identity));
 }
 
 /// All that is known of an agent that has not come back.
@@ -307,20 +302,12 @@ fn write_framework(
     let used = Resources::of(tasks.iter().map(|task| task.as_ref())).summed();
     body.open(&framework_in_full(framework, &used));
     body.text(r#","tasks":["#);
-    body.state_tasks(tasks.iter().copied());
+    body.tasks(tasks.iter().copied(), Part::State);
     body.text(r#"],"unreachable_tasks":["#);
-    body.state_tasks(unreachable.iter());
+    body.tasks(unreachable.iter(), Part::State);
     body.text(r#"],"completed_tasks":["#);
-    body.state_tasks(framework.completed.iter());
-    body.text(r#"],"executors":"#);
-    body.value(&tasks.iter().filter_map(|task| executor(task)).collect());
-    body.text("}");
-}
-
-fn executor(task: &Task) -> Option<Value> {
-    let id = task.executor_id()?;
-    Some(json!({"executor_id": id, "name": "thermos", "framework_id": *task.framework_id,
-        "command": {"shell": true, "value": "./thermos_executor", "argv": [], "uris": []},
-        "resources": {"disk": 0.0, "mem": 16.0, "gpus": 0.0, "cpus": 0.01}, "role": "*",
-        "type": "CUSTOM", "slave_id": *task.place.agent_id}))
+    body.tasks(framework.completed.iter(), Part::State);
+    body.text(r#"],"executors":["#);
+    body.tasks(tasks.iter().copied().filter(|task| task.has_executor()), Part::StateExecutor);
+    body.text("]}");
 }

@@ -15,10 +15,6 @@ use crate::body::{CHUNK, Pieces, Record};
 use crate::connection::Link;
 use crate::v1;
 
-/// A subscriber so many records behind is cut off; a real master would go on until it runs out of
-/// memory (MESOS-7748).  A whole cluster of a hundred thousand tasks may come back at once.
-const BACKLOG_MAX: usize = 250_000;
-
 enum Sent {
     Records(Arc<[Record]>),
     /// The last chunk.
@@ -37,11 +33,14 @@ pub(crate) struct Subscribers {
     /// The oldest first.
     open: VecDeque<Subscriber>,
     max: usize,
+    /// A subscriber more records behind is cut off; a real master would go on until it runs out of
+    /// memory (MESOS-7748).
+    backlog_max: usize,
 }
 
 impl Subscribers {
-    pub(crate) fn new(max: usize) -> Subscribers {
-        Subscribers { open: VecDeque::new(), max }
+    pub(crate) fn new(max: usize, backlog_max: usize) -> Subscribers {
+        Subscribers { open: VecDeque::new(), max, backlog_max }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -69,7 +68,7 @@ impl Subscribers {
         let records: Arc<[Record]> = records.into();
         self.open.retain(|subscriber| {
             let backlog = subscriber.backlog.fetch_add(records.len(), Ordering::Relaxed);
-            if backlog > BACKLOG_MAX {
+            if backlog > self.backlog_max {
                 subscriber.link.cut();
                 return false;
             }

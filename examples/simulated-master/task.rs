@@ -61,7 +61,19 @@ pub(crate) struct Task {
     seed: u64,
     started: f64,
     end: Option<(End, f64)>,
-    texts: [OnceLock<Box<str>>; 2],
+    texts: [OnceLock<Box<str>>; 4],
+}
+
+/// What is written of a task.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    /// The task as /state has it.
+    State,
+    /// The task as the operator API has it.
+    V1,
+    /// Its executor as /state has it, if it has one of its own.
+    StateExecutor,
+    V1Executor,
 }
 
 /// Where a task runs and what it got there.
@@ -149,19 +161,42 @@ impl Task {
         self.health.map(|last| last.is_healthy)
     }
 
-    /// The task as /state has it.
-    pub(crate) fn state_text(&self) -> &str {
-        self.texts[0].get_or_init(|| self.in_state().to_string().into())
+    pub(crate) fn text(&self, part: Part) -> &str {
+        self.texts[part as usize].get_or_init(|| {
+            let value = match part {
+                Part::State => self.in_state(),
+                Part::V1 => self.in_v1(),
+                Part::StateExecutor => self.executor_in_state(),
+                Part::V1Executor => self.executor_in_v1(),
+            };
+            value.to_string().into()
+        })
     }
 
-    /// The task as the operator API has it.
-    pub(crate) fn v1_text(&self) -> &str {
-        self.texts[1].get_or_init(|| self.in_v1().to_string().into())
+    /// Whether its executor is not the one Mesos brings for commands.
+    pub(crate) fn has_executor(&self) -> bool {
+        self.app.kind == Kind::Aurora
     }
 
-    /// The executor of the task, if it is not the one Mesos brings for commands.
-    pub(crate) fn executor_id(&self) -> Option<String> {
-        (self.app.kind == Kind::Aurora).then(|| format!("thermos-{}", self.id))
+    fn executor_id(&self) -> Option<String> {
+        self.has_executor().then(|| format!("thermos-{}", self.id))
+    }
+
+    fn executor_in_state(&self) -> Value {
+        json!({"executor_id": self.executor_id(), "name": "thermos",
+            "framework_id": *self.framework_id,
+            "command": {"shell": true, "value": "./thermos_executor", "argv": [], "uris": []},
+            "resources": {"disk": 0.0, "mem": 16.0, "gpus": 0.0, "cpus": 0.01}, "role": "*",
+            "type": "CUSTOM", "slave_id": *self.place.agent_id})
+    }
+
+    fn executor_in_v1(&self) -> Value {
+        let resources = Resources { cpus: 0.01, mem: 16.0, ..Resources::default() };
+        json!({"agent_id": {"value": *self.place.agent_id}, "executor_info": {"type": "CUSTOM",
+            "executor_id": {"value": self.executor_id()},
+            "framework_id": {"value": *self.framework_id},
+            "command": {"shell": true, "value": "./thermos_executor"},
+            "resources": allocated(resources.listed()), "name": "thermos", "source": "thermos"}})
     }
 
     pub(crate) fn state(&self) -> &'static str {

@@ -12,7 +12,7 @@ use crate::cluster::{Change, Cluster};
 use crate::framework::{Framework, Presence};
 use crate::resources::{Resources, allocated, unreserved};
 use crate::state::{self, AGENT_CAPABILITIES, Identity, capabilities, domain, reserved_ports};
-use crate::task::Task;
+use crate::task::{Part, Task};
 
 pub(crate) fn health() -> Value {
     json!({"type": "GET_HEALTH", "get_health": {"healthy": true}})
@@ -72,7 +72,11 @@ pub(crate) fn records(change: &Change, cluster: &Cluster) -> Vec<Record> {
         Change::Reported(task) => return vec![Record::TaskAdded(task.clone())],
         Change::AgentAdded(index) => {
             let (total, used) = (cluster.agent_resources(), cluster.used_on(*index));
-            let added = agent(&cluster.agents[*index], &total, &used);
+            let mut added = agent(&cluster.agents[*index], &total, &used);
+            // Only what comes from the registry has it.
+            if let Some(info) = added["agent_info"].as_object_mut() {
+                info.remove("checkpoint");
+            }
             json!({"type": "AGENT_ADDED", "agent_added": {"agent": added}})
         }
         Change::AgentRemoved(index) => {
@@ -110,40 +114,26 @@ fn write_state(body: &mut Pieces, cluster: &Cluster) {
     let tasks = || shown.iter().flatten().copied();
     let unreachable = cluster.unreachable_tasks();
     body.text(r#"{"get_tasks":{"tasks":["#);
-    body.v1_tasks(tasks());
+    body.tasks(tasks(), Part::V1);
     body.text(r#"],"unreachable_tasks":["#);
-    body.v1_tasks(unreachable.iter());
+    body.tasks(unreachable.iter(), Part::V1);
     body.text(r#"],"completed_tasks":["#);
-    body.v1_tasks(frameworks().flat_map(|framework| &framework.completed));
-    body.text(r#"]},"get_executors":{"executors":"#);
-    body.value(&tasks().filter_map(|task| executor(task)).collect());
-    body.text(r#"},"get_frameworks":{"frameworks":"#);
+    body.tasks(frameworks().flat_map(|framework| &framework.completed), Part::V1);
+    body.text(r#"]},"get_executors":{"executors":["#);
+    body.tasks(tasks().filter(|task| task.has_executor()), Part::V1Executor);
+    body.text(r#"]},"get_frameworks":{"frameworks":"#);
     let listed = frameworks().zip(&shown).filter(|(known, _)| known.is_listed());
-    body.value(&listed.map(|(known, tasks)| framework(known, tasks)).collect());
+    body.array(listed.map(|(known, tasks)| framework(known, tasks)));
     body.text(r#","completed_frameworks":"#);
     let torn_down = frameworks().filter(|known| known.is_torn_down());
-    body.value(&torn_down.map(|known| framework(known, &[])).collect());
-    body.text(r#"},"get_agents":"#);
-    body.value(&agents(cluster));
-    body.text("}");
-}
-
-fn agents(cluster: &Cluster) -> Value {
+    body.array(torn_down.map(|known| framework(known, &[])));
+    body.text(r#"},"get_agents":{"agents":"#);
     let total = cluster.agent_resources();
     let known = cluster.agents.iter().enumerate().filter(|(_, known)| known.is_registered());
-    let agents: Vec<Value> =
-        known.map(|(index, known)| agent(known, &total, &cluster.used_on(index))).collect();
-    let recovered = cluster.recovered().map(|known| agent_info(known, &total));
-    json!({"agents": agents, "recovered_agents": recovered.collect::<Vec<_>>()})
-}
-
-fn executor(task: &Task) -> Option<Value> {
-    let id = task.executor_id()?;
-    let resources = Resources { cpus: 0.01, mem: 16.0, ..Resources::default() };
-    Some(json!({"agent_id": {"value": *task.place.agent_id}, "executor_info": {"type": "CUSTOM",
-        "executor_id": {"value": id}, "framework_id": {"value": *task.framework_id},
-        "command": {"shell": true, "value": "./thermos_executor"},
-        "resources": allocated(resources.listed()), "name": "thermos", "source": "thermos"}}))
+    body.array(known.map(|(index, known)| agent(known, &total, &cluster.used_on(index))));
+    body.text(r#","recovered_agents":"#);
+    body.array(cluster.recovered().map(|known| agent_info(known, &total)));
+    body.text("}}");
 }
 
 fn framework_info(framework: &Framework) -> Value {
