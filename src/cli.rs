@@ -205,30 +205,26 @@ fn load(path: Option<&Path>) -> Result<Config> {
         };
     let text =
         std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let config = Config::parse(&text).with_context(|| format!("{}", path.display()))?;
-    anyhow::ensure!(
-        config.mesos.ensembles.is_empty(),
-        "{}: [mesos] masters: this version finds masters by http:// or https:// only",
-        path.display()
-    );
-    Ok(config)
+    Config::parse(&text).with_context(|| format!("{}", path.display()))
 }
 
 /// The snapshot of a saved state, or of what the leading master says now.
 async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
-    let (state, completeness) = match &source.state {
+    let (state, completeness, endpoints) = match &source.state {
         Some(path) => {
             let state = read_state(path)?;
             let completeness = Completeness::of_file(&state.cluster);
-            (state, completeness)
+            let configured = config.mesos.masters.iter().map(|master| master.endpoint.clone());
+            (state, completeness, configured.collect())
         }
         None => {
-            let whole = Masters::new(&config.mesos)?.read(Watching::Poll).await?;
+            let masters = Masters::new(&config.mesos)?;
+            let whole = masters.read(Watching::Poll).await?;
             info!("state read from {}", whole.leader);
-            (whole.state, whole.completeness)
+            (whole.state, whole.completeness, masters.endpoints())
         }
     };
-    let mut watch = Watch::new(config.rules.clone(), config.mesos.endpoints());
+    let mut watch = Watch::new(config.rules.clone(), endpoints);
     let hosts = Resolver::default().hosts_of(watch.host_names(&state.cluster)).await;
     let snapshot = watch.read(state, completeness, hosts);
     tell_skipped(&snapshot);

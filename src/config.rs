@@ -49,13 +49,6 @@ pub struct Mesos {
     pub tls: Tls,
 }
 
-impl Mesos {
-    /// The masters in the order of the names that number them.
-    pub fn endpoints(&self) -> Vec<Endpoint> {
-        self.masters.iter().map(|master| master.endpoint.clone()).collect()
-    }
-}
-
 /// Where a secret is: never in the configuration itself.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Secret {

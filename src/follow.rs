@@ -22,6 +22,7 @@ use crate::snapshot::{Completeness, Recovering, Snapshot};
 use crate::state::State;
 use crate::stream::{StreamError, Subscription};
 use crate::watch::Watch;
+use crate::zookeeper::Detected;
 
 /// The first and the longest pause before masters that gave no state are asked again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
@@ -44,6 +45,8 @@ enum Happened {
     Told(Result<Vec<Event>, StreamError>),
     Listed(Listed),
     Resolved(Hosts),
+    /// An election tells something new.
+    Elected,
     ReadTime,
     ListTime,
     Stopped,
@@ -57,11 +60,12 @@ pub async fn follow(
     mut stop: watch::Receiver<bool>,
 ) {
     let (mesos, resolver) = (&config.mesos, Resolver::default());
-    let mut course = Course::new(mesos, Watch::new(config.rules.clone(), mesos.endpoints()));
+    let mut course = Course::new(mesos, Watch::new(config.rules.clone(), masters.endpoints()));
     let mut reading: Waiting<'_, _> = None;
     let mut listing: Waiting<'_, Listed> = None;
     let mut resolving: Waiting<'_, Hosts> = None;
     let (masters, resolver) = (&masters, &resolver);
+    let mut elections = masters.elections();
     loop {
         let (idle, listed) = (reading.is_none(), listing.is_none() && course.stream.is_some());
         let happened = tokio::select! {
@@ -70,6 +74,7 @@ pub async fn follow(
             read = finished(&mut reading) => Happened::Read(read),
             listed = finished(&mut listing) => Happened::Listed(listed),
             hosts = finished(&mut resolving) => Happened::Resolved(hosts),
+            () = elected(&mut elections) => Happened::Elected,
             () = sleep_until(course.read_at), if idle => Happened::ReadTime,
             () = sleep_until(course.list_at), if listed => Happened::ListTime,
         };
@@ -80,7 +85,8 @@ pub async fn follow(
                 course.broken(&error);
                 None
             }
-            Happened::Read(read) => course.read(read),
+            Happened::Elected => course.elected(masters),
+            Happened::Read(read) => course.read(read, masters),
             Happened::Listed(listed) => course.list(listed),
             Happened::Resolved(hosts) => Some(course.resolved(hosts)),
             Happened::ReadTime => {
@@ -172,7 +178,11 @@ impl<'c> Course<'c> {
         }
     }
 
-    fn read(&mut self, read: Result<(Box<Whole>, Hosts), ReadError>) -> Option<Snapshot> {
+    fn read(
+        &mut self,
+        read: Result<(Box<Whole>, Hosts), ReadError>,
+        masters: &Masters,
+    ) -> Option<Snapshot> {
         let now = Instant::now();
         let (whole, hosts) = match read {
             Ok(read) => read,
@@ -202,11 +212,25 @@ impl<'c> Course<'c> {
         (self.last_read, self.read_at) = (now, now + next);
         self.stream = whole.subscription;
         let (state, completeness) = (whole.state, whole.completeness);
-        let snapshot = tokio::task::block_in_place(|| self.watch.read(state, completeness, hosts));
+        let snapshot = tokio::task::block_in_place(|| {
+            self.watch.know(masters.endpoints());
+            self.watch.read(state, completeness, hosts)
+        });
         let same = before == (snapshot.cluster.master_id.clone(), completeness);
         say(&snapshot, &whole.leader, same && self.leader.is_some());
         self.leader = Some(whole.leader);
         Some(snapshot)
+    }
+
+    /// A new leader is read at once; who else stands is in the names that number the masters.
+    fn elected(&mut self, masters: &Masters) -> Option<Snapshot> {
+        let leader = masters.elected_leader();
+        if leader.is_some() && leader != self.leader {
+            self.read_at = Instant::now();
+        }
+        // Before the first reading there is nothing to publish.
+        self.leader.as_ref()?;
+        self.watch.know(masters.endpoints())
     }
 
     /// Nobody gave the state.
@@ -323,6 +347,15 @@ async fn finished<T>(waiting: &mut Waiting<'_, T>) -> T {
             done
         }
     }
+}
+
+async fn elected(elections: &mut [watch::Receiver<Detected>]) {
+    if elections.is_empty() {
+        return pending().await;
+    }
+    let changed = elections.iter_mut().map(|election| Box::pin(election.changed()));
+    // Whoever follows the elections lives as long as the masters.
+    let _ = futures_util::future::select_all(changed).await;
 }
 
 async fn next(stream: &mut Option<Subscription>) -> Result<Vec<Event>, StreamError> {

@@ -32,6 +32,8 @@ pub enum SetupError {
     Http(#[from] reqwest::Error),
     #[error("[mesos] auth")]
     Secret(#[from] SecretError),
+    #[error("[mesos] zk_auth")]
+    Election(#[source] SecretError),
     #[error("[mesos] auth: the value cannot stand in a header")]
     Header,
 }

@@ -1,6 +1,7 @@
 //! Asks the masters: any of them, whoever leads.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,17 +10,22 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use reqwest::header::{DATE, LOCATION};
 use reqwest::{Response, StatusCode};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Endpoint};
 use crate::config::{self, Scheme, Watch};
+use crate::election::Elected;
 use crate::http::{Http, SetupError};
 use crate::live;
 use crate::mesos;
 use crate::report::chain;
+use crate::secret;
 use crate::snapshot::{Completeness, Confirmation, Leadership};
 use crate::state::{State, StateError, StateReader};
 use crate::stream::{StreamError, Subscription};
+use crate::zookeeper::{self, Detected};
 
 /// A redirect more than this is a loop: a standby names the leader, who answers.
 const REDIRECT_MAX: usize = 3;
@@ -28,10 +34,14 @@ const SILENCE: Duration = Duration::from_secs(2);
 const STATE: &str = "/master/state";
 const CALLS: &str = "/master/api/v1";
 
-/// The masters of one cluster.
+/// The masters of one cluster. Dropping it ends what follows their election.
 pub struct Masters {
     http: Http,
     configured: Vec<config::Master>,
+    elections: Vec<Election>,
+    /// Of masters that an election tells of: it tells addresses only.
+    elected_scheme: Scheme,
+    _following: JoinSet<Infallible>,
     failover_hold: Duration,
     timeout: Duration,
     known: Mutex<Known>,
@@ -46,6 +56,12 @@ struct Known {
     confirmed: Option<Term>,
     /// The leadership seen last, and when it was seen first.
     seen: Option<(Term, Instant)>,
+}
+
+/// One ensemble, and what is known of the election there.
+struct Election {
+    ensemble: config::Ensemble,
+    detected: watch::Receiver<Detected>,
 }
 
 /// Where a master's paths begin.
@@ -130,14 +146,87 @@ pub enum ReadError {
 }
 
 impl Masters {
+    /// Begins to follow the elections, which takes a runtime.
     pub fn new(config: &config::Mesos) -> Result<Masters, SetupError> {
+        let auth = config.zk_auth.as_ref().map(secret::pair).transpose();
+        let auth = auth.map_err(SetupError::Election)?;
+        let mut following = JoinSet::new();
+        let elections = config.ensembles.iter().map(|ensemble| {
+            let (sender, detected) = watch::channel(Detected::default());
+            following.spawn(zookeeper::follow(ensemble.clone(), auth.clone(), sender));
+            Election { ensemble: ensemble.clone(), detected }
+        });
         Ok(Masters {
             http: Http::new(config)?,
             configured: config.masters.clone(),
+            elections: elections.collect(),
+            elected_scheme: match config.tls.ca_file {
+                Some(_) => Scheme::Https,
+                None => Scheme::Http,
+            },
+            _following: following,
             failover_hold: config.failover_hold,
             timeout: config.timeout,
             known: Mutex::default(),
         })
+    }
+
+    /// Every known master in the order of the names that number them: as configured, else as they
+    /// would come to lead.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        match self.configured.is_empty() {
+            false => self.configured.iter().map(|master| master.endpoint.clone()).collect(),
+            true => self.elected().into_iter().flat_map(|(_, elected)| elected.masters).collect(),
+        }
+    }
+
+    /// Who leads by an election that is known as it is now.
+    pub fn elected_leader(&self) -> Option<Base> {
+        let current = |(trouble, elected): (bool, Elected)| (!trouble).then_some(elected.leader);
+        let leader = self.elected().into_iter().find_map(current).flatten()?;
+        Some(Base { scheme: self.elected_scheme, authority: leader.authority(5050) })
+    }
+
+    /// What the elections told last, and whether they are in trouble since.
+    fn elected(&self) -> Vec<(bool, Elected)> {
+        let each = self.elections.iter().filter_map(|election| {
+            let detected = election.detected.borrow();
+            Some((detected.trouble.is_some(), detected.elected.clone()?))
+        });
+        each.collect()
+    }
+
+    /// Turns over whenever an election tells something new.
+    pub fn elections(&self) -> Vec<watch::Receiver<Detected>> {
+        self.elections.iter().map(|election| election.detected.clone()).collect()
+    }
+
+    /// Every master that may know who leads, the likeliest first, after the elections were given
+    /// the time to tell; and why some tell nothing.
+    async fn bases(&self) -> (VecDeque<Base>, Vec<String>) {
+        let told = |detected: &Detected| detected.elected.is_some() || detected.trouble.is_some();
+        let mut failures = Vec::new();
+        for election in &self.elections {
+            let mut detected = election.detected.clone();
+            // What it does not tell in time, it tells too late for this reading.
+            let _ = timeout(self.timeout, detected.wait_for(told)).await;
+            if let Some(trouble) = &election.detected.borrow().trouble {
+                failures.push(format!("{}: {}", election.ensemble, chain(trouble)));
+            }
+        }
+        let base =
+            |scheme, endpoint: &Endpoint| Base { scheme, authority: endpoint.authority(5050) };
+        let elected = self.elected().into_iter().flat_map(|(_, elected)| elected.masters);
+        let elected = elected.map(|master| base(self.elected_scheme, &master));
+        let configured = self.configured.iter().map(|m| base(m.scheme, &m.endpoint));
+        let (leader, last) = (self.elected_leader(), self.known().leader.take());
+        let mut bases = VecDeque::new();
+        for base in leader.into_iter().chain(last).chain(elected).chain(configured) {
+            if !bases.contains(&base) {
+                bases.push_back(base);
+            }
+        }
+        (bases, failures)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -170,14 +259,8 @@ impl Masters {
     /// The leading master's answer at this path, and who it is. Masters are asked in turn, the
     /// next one as soon as one has failed or been silent for a while.
     async fn lead(&self, path: &str) -> Result<(Base, Response), ReadError> {
-        let mut bases: VecDeque<Base> = self.known().leader.take().into_iter().collect();
-        for master in &self.configured {
-            let base = Base { scheme: master.scheme, authority: master.endpoint.authority(5050) };
-            if !bases.contains(&base) {
-                bases.push_back(base);
-            }
-        }
-        let (mut asked, mut failures) = (FuturesUnordered::new(), Vec::new());
+        let (mut bases, mut failures) = self.bases().await;
+        let mut asked = FuturesUnordered::new();
         loop {
             match bases.pop_front() {
                 Some(base) => asked.push(async { (base.clone(), self.ask(base, path).await) }),

@@ -42,6 +42,19 @@ impl Watch {
         }
     }
 
+    /// Takes in the masters in the order of the names that number them; no snapshot if they are
+    /// the same as before.
+    pub fn know(&mut self, masters: Vec<Endpoint>) -> Option<Snapshot> {
+        if self.masters == masters {
+            return None;
+        }
+        self.masters = masters;
+        let mut cluster = self.catalog.cluster().clone();
+        cluster.masters.clone_from(&self.masters);
+        cluster.resolve(&self.hosts);
+        Some(self.put(cluster))
+    }
+
     /// The host names that stand in place of addresses, in the cluster and among the masters.
     pub fn host_names(&self, cluster: &Cluster) -> BTreeSet<Arc<str>> {
         let masters = Cluster { masters: self.masters.clone(), ..Cluster::default() };

@@ -60,7 +60,7 @@ fn snapshot(load: &Load) -> Snapshot {
     let state = state::parse(&std::fs::read(&load.state).expect("a state")).expect("a state");
     let completeness = Completeness::of_file(&state.cluster);
     let rules = Config::parse("[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n").expect("valid");
-    let masters = rules.mesos.endpoints();
+    let masters = rules.mesos.masters.iter().map(|master| master.endpoint.clone()).collect();
     Watch::new(rules.rules, masters).read(state, completeness, Hosts::new())
 }
 
