@@ -14,7 +14,10 @@
 //! - [`tsig`]: signatures, RFC 8945
 //! - [`cluster`]: agents, frameworks and tasks
 //! - [`mesos`]: a master's JSON into a cluster
+//! - [`label`]: texts into labels
 //! - [`records`]: which records a cluster makes
+//! - [`unknown`]: which names nobody can say anything of
+//! - [`tally`]: what comes and goes into a zone
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
 //! - [`fence`]: the record that says who publishes
@@ -57,6 +60,7 @@ pub mod connection;
 pub mod current;
 pub mod daemon;
 pub mod fence;
+pub mod label;
 pub mod masters;
 pub mod mesos;
 pub mod name;
@@ -73,9 +77,11 @@ pub mod secret;
 pub mod server;
 pub mod setting;
 pub mod snapshot;
+pub mod tally;
 pub mod target;
 pub mod transfer;
 pub mod tsig;
+pub mod unknown;
 pub mod update;
 pub mod watch;
 pub mod wire;

@@ -6,14 +6,13 @@ use std::time::SystemTime;
 use crate::catalog::Catalog;
 use crate::cluster::Endpoint;
 use crate::mesos::State;
-use crate::records::{Rules, Unknown};
+use crate::records::Rules;
 use crate::resolve::Resolver;
 use crate::snapshot::{Completeness, Snapshot};
 
 /// The one writer of snapshots.
 pub struct Watch {
     catalog: Catalog,
-    rules: Rules,
     masters: Vec<Endpoint>,
     resolver: Resolver,
     complete_once: bool,
@@ -23,8 +22,7 @@ impl Watch {
     /// `masters` in configured order, for the names that number them.
     pub fn new(rules: Rules, masters: Vec<Endpoint>) -> Watch {
         Watch {
-            catalog: Catalog::new(rules.clone()),
-            rules,
+            catalog: Catalog::new(rules),
             masters,
             resolver: Resolver::default(),
             complete_once: false,
@@ -47,7 +45,7 @@ impl Watch {
             skipped: self.catalog.skipped().clone(),
             unread: Arc::from(unread),
             completeness,
-            unknown: Arc::new(Unknown::of(&self.rules, self.catalog.cluster())),
+            unknown: self.catalog.unknown().clone(),
             complete_once: self.complete_once,
             read_at: SystemTime::now(),
         }
