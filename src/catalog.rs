@@ -1,67 +1,56 @@
 //! From "this task changed" to the few zone entries that change.
 //!
-//! Both the old and the new thing go through [`records`](crate::records); what they contribute is
-//! differenced, and counts are kept only where above one. Contributions are not stored, save
-//! those of unhealthy tasks. A full read goes through the same door, so entries that did not
-//! change stay shared with every zone published before.
+//! Both the old and the new thing go through [`records`](crate::records), and the
+//! [`tally`](crate::tally) makes of what goes and what comes what changes. Contributions are not
+//! stored, save those of unhealthy tasks. A full read goes through the same door, so entries that
+//! did not change stay shared with every zone published before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use crate::cluster::{Agent, Cluster, Framework, Task, TaskKey};
-use crate::records::{self, Made, Rules, Skip, Subject, Unhealthy};
-use crate::rr::{Rdata, Rrset};
-use crate::zone::{Key, Zone};
-
-/// How many contributions are gathered before they are put into the zone: bounds the memory of a
-/// first load, and lets an RRset of thousands be built a few times instead of record by record.
-const BATCH_MAX: usize = 200_000;
+use crate::cluster::{Agent, AgentId, Cluster, Framework, FrameworkId, Task, TaskKey};
+use crate::records::{self, Made, Memo, Rules, Skip, Subject, Unhealthy};
+use crate::tally::{Health, Tally};
+use crate::unknown::Unknown;
+use crate::zone::Zone;
 
 /// The zone of a cluster, and what it takes to keep it.
 pub struct Catalog {
-    rules: Rules,
+    memo: Memo,
     cluster: Cluster,
-    zone: Zone,
-    /// How many things contribute a record of the zone, where more than one.
-    counts: HashMap<(Key, Rdata), u32>,
-    unhealthy: HashMap<Key, Withheld>,
+    /// None until an agent changes under its tasks, which few do.
+    on_agents: Option<TasksOnAgents>,
+    tally: Tally,
     skipped: OrdMap<Subject, Arc<[Skip]>>,
+    unknown: Arc<Unknown>,
 }
 
-/// What unhealthy tasks contribute to one RRset.
+/// Which tasks change with an agent.
 #[derive(Default)]
-struct Withheld {
-    records: BTreeMap<Rdata, u32>,
-    /// No healthy task contributes, so these are what the zone shows.
-    shown: bool,
-}
-
-/// One contribution that comes or goes.
-struct Step {
-    key: Key,
-    rdata: Rdata,
-    healthy: bool,
-    comes: bool,
-}
+struct TasksOnAgents(HashMap<AgentId, BTreeSet<(FrameworkId, Arc<str>)>>);
 
 impl Catalog {
     pub fn new(rules: Rules) -> Catalog {
-        Catalog {
-            rules,
-            cluster: Cluster::default(),
-            zone: Zone::default(),
-            counts: HashMap::new(),
-            unhealthy: HashMap::new(),
+        let cluster = Cluster::default();
+        let mut catalog = Catalog {
+            tally: Tally::new(rules.ttl),
+            memo: Memo::new(rules),
+            on_agents: None,
             skipped: OrdMap::new(),
-        }
+            unknown: Arc::default(),
+            cluster: Cluster::default(),
+        };
+        let leaderless = records::of_leader(catalog.memo.rules(), &cluster);
+        catalog.change(Subject::Leader, (None, Some(leaderless)));
+        catalog
     }
 
     /// The records of the cluster last given.
     pub fn zone(&self) -> &Zone {
-        &self.zone
+        self.tally.zone()
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -73,6 +62,11 @@ impl Catalog {
         &self.skipped
     }
 
+    /// The names of what has a host name that is not resolved.
+    pub fn unknown(&self) -> &Arc<Unknown> {
+        &self.unknown
+    }
+
     /// Makes the zone that of `cluster`, at the cost of what changed.
     pub fn update(&mut self, mut cluster: Cluster) {
         let old = std::mem::take(&mut self.cluster);
@@ -80,33 +74,46 @@ impl Catalog {
         share(&old.frameworks, &mut cluster.frameworks);
         share(&old.tasks, &mut cluster.tasks);
         let new = &cluster;
-        let mut steps = Vec::new();
-        self.change(Subject::Leader, &mut steps, |rules| {
-            (Some(records::of_leader(rules, &old)), Some(records::of_leader(rules, new)))
-        });
-        self.change(Subject::Masters, &mut steps, |rules| {
-            (Some(records::of_masters(rules, &old)), Some(records::of_masters(rules, new)))
-        });
+        self.change_masters(&old, new);
         for (id, before, now) in changes(&old.agents, &new.agents) {
-            self.change(Subject::Agent(id.clone()), &mut steps, |rules| {
-                let made = |agent: &Arc<Agent>| records::of_agent(rules, agent);
-                (before.map(made), now.map(made))
-            });
+            let made = |agent: &Arc<Agent>| records::of_agent(self.memo.rules(), agent);
+            self.change(Subject::Agent(id.clone()), (before.map(made), now.map(made)));
         }
         for (id, before, now) in changes(&old.frameworks, &new.frameworks) {
-            self.change(Subject::Framework(id.clone()), &mut steps, |rules| {
-                let made = |framework: &Arc<Framework>| records::of_framework(rules, framework);
-                (before.map(made), now.map(made))
-            });
+            let made =
+                |framework: &Arc<Framework>| records::of_framework(self.memo.rules(), framework);
+            self.change(Subject::Framework(id.clone()), (before.map(made), now.map(made)));
         }
         for (key, before, now) in changes(&old.tasks, &new.tasks) {
-            self.change_task(key, (&old, before), (new, now), &mut steps);
+            match (&mut self.on_agents, before, now) {
+                (Some(on_agents), None, Some(_)) => on_agents.insert(key),
+                (Some(on_agents), Some(_), None) => on_agents.remove(key),
+                _ => {}
+            }
+            self.change_task(key, (&old, before), (new, now));
         }
-        for (key, before, now) in unchanged_tasks_elsewhere(&old, new) {
-            self.change_task(key, (&old, Some(before)), (new, Some(now)), &mut steps);
+        for (key, before, now) in self.unchanged_tasks_elsewhere(&old, new) {
+            self.change_task(&key, (&old, Some(before)), (new, Some(now)));
         }
-        self.apply(&mut steps);
+        self.tally.settle();
+        // Tasks matter only to names that are unknown because of their agent's.
+        if !self.unknown.is_empty() || !is_same_but_tasks(&old, new) {
+            self.unknown = Arc::new(Unknown::of(self.memo.rules(), new));
+        }
         self.cluster = cluster;
+    }
+
+    fn change_masters(&mut self, old: &Cluster, new: &Cluster) {
+        if old.leader == new.leader && old.masters == new.masters {
+            return;
+        }
+        let made = |of: fn(&Rules, &Cluster) -> Made| {
+            let rules = self.memo.rules();
+            (Some(of(rules, old)), Some(of(rules, new)))
+        };
+        let (leader, masters) = (made(records::of_leader), made(records::of_masters));
+        self.change(Subject::Leader, leader);
+        self.change(Subject::Masters, masters);
     }
 
     fn change_task(
@@ -114,39 +121,34 @@ impl Catalog {
         key: &TaskKey,
         (old, before): (&Cluster, Option<&Arc<Task>>),
         (new, now): (&Cluster, Option<&Arc<Task>>),
-        steps: &mut Vec<Step>,
     ) {
-        let made = |rules: &Rules, cluster: &Cluster, task: &Arc<Task>| {
+        let mut made = |cluster: &Cluster, task: &Arc<Task>| {
             let agent = cluster.agents.get(&key.agent).map(Arc::as_ref);
             let framework = cluster.frameworks.get(&key.framework).map(Arc::as_ref);
-            records::of_task(rules, key, task, agent, framework)
+            records::of_task(&mut self.memo, key, task, agent, framework)
         };
-        let healthy = |task: Option<&Arc<Task>>| {
-            self.rules.unhealthy == Unhealthy::Publish
-                || task.is_none_or(|task| task.healthy != Some(false))
-        };
-        let (was_healthy, is_healthy) = (healthy(before), healthy(now));
-        let gone = before.map(|task| made(&self.rules, old, task)).unwrap_or_default();
-        let come = now.map(|task| made(&self.rules, new, task)).unwrap_or_default();
-        self.note_skips(Subject::Task(key.clone()), come.skipped);
-        step(gone.records, was_healthy, false, steps);
-        step(come.records, is_healthy, true, steps);
-        if steps.len() > BATCH_MAX {
-            self.apply(steps);
+        let gone = before.map(|task| made(old, task));
+        let come = now.map(|task| made(new, task)).unwrap_or_default();
+        if gone.is_some() || !come.skipped.is_empty() {
+            self.note_skips(Subject::Task(key.clone()), come.skipped);
+        }
+        self.tally.go(gone.unwrap_or_default().records, self.health(before));
+        self.tally.come(come.records, self.health(now));
+    }
+
+    fn health(&self, task: Option<&Arc<Task>>) -> Health {
+        let publishes = self.memo.rules().unhealthy == Unhealthy::Publish;
+        match task.is_none_or(|task| publishes || task.healthy != Some(false)) {
+            true => Health::Well,
+            false => Health::Sick,
         }
     }
 
-    fn change(
-        &mut self,
-        subject: Subject,
-        steps: &mut Vec<Step>,
-        made: impl FnOnce(&Rules) -> (Option<Made>, Option<Made>),
-    ) {
-        let (gone, come) = made(&self.rules);
+    fn change(&mut self, subject: Subject, (gone, come): (Option<Made>, Option<Made>)) {
         let come = come.unwrap_or_default();
         self.note_skips(subject, come.skipped);
-        step(gone.unwrap_or_default().records, true, false, steps);
-        step(come.records, true, true, steps);
+        self.tally.go(gone.unwrap_or_default().records, Health::Well);
+        self.tally.come(come.records, Health::Well);
     }
 
     fn note_skips(&mut self, subject: Subject, skips: Vec<Skip>) {
@@ -156,85 +158,88 @@ impl Catalog {
         };
     }
 
-    fn apply(&mut self, steps: &mut Vec<Step>) {
-        // What goes before what comes would count below zero: order is by key alone, and each
-        // key's steps are summed.
-        steps.sort_by(|a, b| a.key.cmp(&b.key));
-        for group in steps.chunk_by(|a, b| a.key == b.key) {
-            self.apply_to_rrset(&group[0].key, group);
+    /// The tasks that did not change, but whose agent or framework did.
+    fn unchanged_tasks_elsewhere<'c>(
+        &mut self,
+        old: &'c Cluster,
+        new: &'c Cluster,
+    ) -> Vec<(TaskKey, &'c Arc<Task>, &'c Arc<Task>)> {
+        let mut elsewhere = BTreeSet::new();
+        if old.tasks.is_empty() {
+            return Vec::new();
         }
-        steps.clear();
-    }
-
-    fn apply_to_rrset(&mut self, key: &Key, steps: &[Step]) {
-        let (mut healthy, mut sick) = (BTreeMap::new(), BTreeMap::new());
-        for step in steps {
-            let side = if step.healthy { &mut healthy } else { &mut sick };
-            *side.entry(&step.rdata).or_insert(0_i64) += if step.comes { 1 } else { -1 };
-        }
-        healthy.retain(|_, change| *change != 0);
-        sick.retain(|_, change| *change != 0);
-        if healthy.is_empty() && sick.is_empty() {
-            return;
-        }
-        let mut withheld = self.unhealthy.remove(key).unwrap_or_default();
-        let shown = self.zone.get(key).filter(|_| !withheld.shown);
-        let mut data: Vec<Rdata> = shown.map_or_else(Vec::new, |set| set.rdata().to_vec());
-        let mut gone: Vec<&Rdata> = Vec::new();
-        for (rdata, change) in healthy {
-            let counted = (key.clone(), rdata.clone());
-            let before = match shown.is_some_and(|set| set.contains(rdata)) {
-                true => self.counts.get(&counted).copied().unwrap_or(1),
-                false => 0,
-            };
-            let now = changed(before, change);
-            match now {
-                0 | 1 => self.counts.remove(&counted),
-                _ => self.counts.insert(counted, now),
-            };
-            match (before, now) {
-                (0, 1..) => data.push(rdata.clone()),
-                (1.., 0) => gone.push(rdata),
-                _ => {}
+        for (id, before, now) in changes(&old.agents, &new.agents) {
+            let endpoint = |agent: Option<&'c Arc<Agent>>| agent.map(|agent| &agent.endpoint);
+            if endpoint(before) != endpoint(now) {
+                let on_agents = self.on_agents.get_or_insert_with(|| TasksOnAgents::of(new));
+                elsewhere.extend(on_agents.on(id));
             }
         }
-        data.retain(|rdata| gone.binary_search(&rdata).is_err());
-        for (rdata, change) in sick {
-            let now = changed(withheld.records.get(rdata).copied().unwrap_or(0), change);
-            match now {
-                0 => withheld.records.remove(rdata),
-                _ => withheld.records.insert(rdata.clone(), now),
-            };
+        for (id, before, now) in changes(&old.frameworks, &new.frameworks) {
+            let name = |framework: Option<&'c Arc<Framework>>| framework.map(|f| &f.name);
+            if name(before) != name(now) {
+                elsewhere.extend(tasks_of(id, new));
+            }
         }
-        // A bad health check never makes a name vanish: with nobody well, all are published.
-        withheld.shown = data.is_empty();
-        if withheld.shown {
-            data = withheld.records.keys().cloned().collect();
-        }
-        if !withheld.records.is_empty() {
-            self.unhealthy.insert(key.clone(), withheld);
-        }
-        let rrset = Rrset::new(self.rules.ttl, data);
-        if self.zone.get(key) != rrset.as_ref() {
-            self.zone.set(key.clone(), rrset);
-        }
+        let both = elsewhere.into_iter().filter_map(|key| {
+            let (before, now) = (old.tasks.get(&key)?, new.tasks.get(&key)?);
+            (before == now).then_some((key, before, now))
+        });
+        both.collect()
     }
 }
 
-fn changed(before: u32, change: i64) -> u32 {
-    // Each thing that goes came before by the same rules, so no count falls below zero.
-    u32::try_from(i64::from(before) + change).unwrap_or(0)
+impl TasksOnAgents {
+    fn of(cluster: &Cluster) -> TasksOnAgents {
+        let mut tasks = TasksOnAgents::default();
+        cluster.tasks.keys().for_each(|key| tasks.insert(key));
+        tasks
+    }
+
+    fn insert(&mut self, key: &TaskKey) {
+        let task = (key.framework.clone(), key.task.clone());
+        match self.0.get_mut(&key.agent) {
+            Some(tasks) => tasks.insert(task),
+            None => self.0.entry(key.agent.clone()).or_default().insert(task),
+        };
+    }
+
+    fn remove(&mut self, key: &TaskKey) {
+        let Some(tasks) = self.0.get_mut(&key.agent) else { return };
+        tasks.remove(&(key.framework.clone(), key.task.clone()));
+        if tasks.is_empty() {
+            self.0.remove(&key.agent);
+        }
+    }
+
+    fn on(&self, agent: &AgentId) -> impl Iterator<Item = TaskKey> {
+        self.0.get(agent).into_iter().flatten().map(|(framework, task)| TaskKey {
+            framework: framework.clone(),
+            task: task.clone(),
+            agent: agent.clone(),
+        })
+    }
 }
 
-/// Adds the steps of one thing, each of its records once.
-fn step(mut records: Vec<(Key, Rdata)>, healthy: bool, comes: bool, steps: &mut Vec<Step>) {
-    records.sort_unstable();
-    records.dedup();
-    steps.extend(records.into_iter().map(|(key, rdata)| Step { key, rdata, healthy, comes }));
+/// The tasks of one framework, which stand together.
+fn tasks_of(id: &FrameworkId, cluster: &Cluster) -> impl Iterator<Item = TaskKey> {
+    let nothing: Arc<str> = Arc::default();
+    let first = TaskKey { framework: id.clone(), task: nothing.clone(), agent: AgentId(nothing) };
+    let tasks = cluster.tasks.range(first..).map(|(key, _)| key);
+    tasks.take_while(move |key| key.framework == *id).cloned()
+}
+
+fn is_same_but_tasks(old: &Cluster, new: &Cluster) -> bool {
+    (&old.leader, &old.masters) == (&new.leader, &new.masters)
+        && old.agents.ptr_eq(&new.agents)
+        && old.frameworks.ptr_eq(&new.frameworks)
 }
 
 /// Makes `new` share all that it has in common with `old`: a full read builds a map of its own.
-fn share<K: Ord + Clone, V: PartialEq + Clone>(old: &OrdMap<K, V>, new: &mut OrdMap<K, V>) {
+fn share<K: Ord + Clone, V: PartialEq>(old: &OrdMap<K, Arc<V>>, new: &mut OrdMap<K, Arc<V>>) {
+    if old.is_empty() || is_made_of(old, new) {
+        return;
+    }
     let mut shared = old.clone();
     for (key, _, now) in changes(old, new) {
         match now {
@@ -243,6 +248,14 @@ fn share<K: Ord + Clone, V: PartialEq + Clone>(old: &OrdMap<K, V>, new: &mut Ord
         };
     }
     *new = shared;
+}
+
+/// Whether `new` is `old` with changes: then an unchanged entry is the very same, and so is the
+/// first or the last of them unless just these changed. Sharing twice costs only time.
+fn is_made_of<K: Ord, V>(old: &OrdMap<K, Arc<V>>, new: &OrdMap<K, Arc<V>>) -> bool {
+    let ends = [(old.get_min(), new.get_min()), (old.get_max(), new.get_max())];
+    let mut both = ends.into_iter().filter_map(|(old, new)| old.zip(new));
+    both.any(|((_, old), (_, new))| Arc::ptr_eq(old, new))
 }
 
 /// The entries that differ, at the cost of those that do.
@@ -257,41 +270,14 @@ fn changes<'m, K: Ord, V: PartialEq>(
     })
 }
 
-/// The tasks that did not change, but whose agent or framework did.
-fn unchanged_tasks_elsewhere<'c>(
-    old: &'c Cluster,
-    new: &'c Cluster,
-) -> Vec<(&'c TaskKey, &'c Arc<Task>, &'c Arc<Task>)> {
-    let endpoint = |agent: Option<&Arc<Agent>>| agent.map(|agent| agent.endpoint.clone());
-    let agents: std::collections::HashSet<_> = changes(&old.agents, &new.agents)
-        .filter(|(_, before, now)| endpoint(*before) != endpoint(*now))
-        .map(|(id, ..)| id)
-        .collect();
-    let name = |framework: Option<&Arc<Framework>>| framework.map(|f| f.name.clone());
-    let frameworks: std::collections::HashSet<_> = changes(&old.frameworks, &new.frameworks)
-        .filter(|(_, before, now)| name(*before) != name(*now))
-        .map(|(id, ..)| id)
-        .collect();
-    if agents.is_empty() && frameworks.is_empty() || old.tasks.is_empty() {
-        return Vec::new();
-    }
-    let elsewhere =
-        |key: &TaskKey| agents.contains(&key.agent) || frameworks.contains(&key.framework);
-    let kept = new.tasks.iter().filter(|(key, _)| elsewhere(key));
-    kept.filter_map(|(key, now)| {
-        let (key, before) = old.tasks.get_key_value(key)?;
-        (before == now).then_some((key, before, now))
-    })
-    .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{AgentId, Endpoint, FrameworkId, Network};
+    use crate::cluster::{Endpoint, Network};
     use crate::current::Current;
-    use crate::records::{IpSource, LabelRules};
+    use crate::records::{IpSource, LabelRules, MADE};
     use crate::rr::{COMPARED, Ttl};
+    use crate::zone::Key;
     use proptest::prelude::*;
 
     fn rules(unhealthy: Unhealthy) -> Rules {
@@ -345,17 +331,12 @@ mod tests {
     fn made_afresh(unhealthy: Unhealthy, cluster: &Cluster) -> Zone {
         let mut catalog = Catalog::new(rules(unhealthy));
         catalog.update(cluster.clone());
-        catalog.zone
+        catalog.zone().clone()
     }
 
     #[test]
     fn a_changed_task_costs_the_same_after_ten_thousand_changes() {
-        let mut cluster = cluster(10);
-        for id in 0..5_000 {
-            cluster
-                .tasks
-                .insert(key(id, id % 10), task(&format!("app{}", id / 5), id as u32, None));
-        }
+        let mut cluster = cluster_of(5_000);
         let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
         catalog.update(cluster.clone());
         let mut current = Current::of_reading(catalog.zone(), catalog.zone());
@@ -401,41 +382,172 @@ mod tests {
         assert_eq!(addresses(&cluster, Unhealthy::Withhold), 2, "a bad check hides no name");
     }
 
-    /// What happens to one of a few tasks: gone, or there with a name, an address, a health.
-    type Event = (usize, usize, Option<(u8, u32, Option<bool>)>);
+    /// Tasks on ten agents, five to an app.
+    fn cluster_of(tasks: usize) -> Cluster {
+        let mut cluster = cluster(10);
+        for id in 0..tasks {
+            let task = task(&format!("app{}", id / 5), id as u32, None);
+            cluster.tasks.insert(key(id, id % 10), task);
+        }
+        cluster
+    }
+
+    /// How many tasks' records an update makes, and how many RRsets it compares.
+    fn cost(catalog: &mut Catalog, cluster: &Cluster) -> (usize, usize) {
+        MADE.set(0);
+        COMPARED.set(0);
+        catalog.update(cluster.clone());
+        (MADE.get(), COMPARED.get())
+    }
+
+    #[test]
+    fn one_changed_task_costs_the_same_among_a_thousand_and_among_fifty_thousand() {
+        let costs = [1_000, 50_000].map(|tasks| {
+            let mut cluster = cluster_of(tasks);
+            let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
+            catalog.update(cluster.clone());
+            [7, 501, 502].map(|id| {
+                cluster.tasks.insert(key(id, id % 10), task(&format!("app{}", id / 5), 9, None));
+                cost(&mut catalog, &cluster)
+            })
+        });
+        assert_eq!(costs[0], costs[1]);
+        assert_eq!(costs[0][0].0, 2, "the task before and the task after");
+    }
+
+    #[test]
+    fn agents_that_come_make_only_the_records_of_their_tasks() {
+        let mut cluster = cluster_of(5_000);
+        let agents = std::mem::take(&mut cluster.agents);
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
+        catalog.update(cluster.clone());
+        assert_eq!(catalog.skipped().len(), 5_001, "no leader, and tasks before their agents");
+        for (id, agent) in &agents {
+            cluster.agents.insert(id.clone(), agent.clone());
+            assert_eq!(cost(&mut catalog, &cluster).0, 2 * 500);
+        }
+        assert_eq!(catalog.skipped().len(), 1);
+        for number in 1..200 {
+            let agent = agents.values().next().unwrap().clone();
+            cluster.agents.insert(AgentId(Arc::from(format!("y-S{number}"))), agent);
+            assert_eq!(cost(&mut catalog, &cluster).0, 0, "no task is on it");
+        }
+        assert!(*catalog.zone() == made_afresh(Unhealthy::Withhold, &cluster));
+    }
+
+    #[test]
+    fn an_rrset_of_thousands_is_built_a_few_times() {
+        let mut cluster = cluster(10);
+        let app = (0..20_000).map(|id| (key(id, id % 10), task("app", id as u32, None)));
+        cluster.tasks = app.collect();
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
+        let (_, compared) = cost(&mut catalog, &cluster);
+        assert!(compared < 1_000, "{compared}");
+        assert_eq!(catalog.zone().record_count(), catalog.zone().records().count());
+        catalog.update(Cluster::default());
+        assert!(catalog.zone().is_empty());
+    }
+
+    #[test]
+    fn a_full_read_of_the_same_shares_what_was_published() {
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
+        catalog.update(cluster_of(1_000));
+        let tasks = catalog.cluster().tasks.clone();
+        assert_eq!(cost(&mut catalog, &cluster_of(1_000)), (0, 0));
+        assert!(catalog.cluster().tasks.ptr_eq(&tasks));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        /// Gone, or there with a name, an address, a health.
+        Task(usize, usize, Option<(usize, u32, Option<bool>)>),
+        /// Gone, or there with an endpoint; the last of them cannot be resolved.
+        Agent(usize, Option<usize>),
+        /// Gone, or there with a name and a scheduler.
+        Framework(Option<(usize, usize)>),
+        Leader(Option<usize>),
+    }
+
+    const HOSTS: [&str; 3] = ["10.201.0.1:5051", "10.201.0.2:5051", "host.example:5051"];
 
     fn event() -> impl Strategy<Value = Event> {
-        let there = (0..3_u8, 0..3_u32, proptest::option::of(any::<bool>()));
-        (0..6_usize, 0..2_usize, proptest::option::of(there))
+        let there = (0..3_usize, 0..3_u32, proptest::option::of(any::<bool>()));
+        let host = || proptest::option::of(0..HOSTS.len());
+        prop_oneof![
+            6 => (0..6_usize, 0..3_usize, proptest::option::of(there))
+                .prop_map(|(id, agent, there)| Event::Task(id, agent, there)),
+            2 => (0..3_usize, host()).prop_map(|(agent, host)| Event::Agent(agent, host)),
+            1 => proptest::option::of((0..3_usize, 0..HOSTS.len())).prop_map(Event::Framework),
+            1 => host().prop_map(Event::Leader),
+        ]
+    }
+
+    fn happen(cluster: &mut Cluster, event: Event) {
+        let endpoint = |host: usize| Endpoint::parse(HOSTS[host]);
+        match event {
+            Event::Task(id, agent, Some((name, address, healthy))) => {
+                let task = task(["web", "db", "--"][name], address, healthy);
+                cluster.tasks.insert(key(id, agent), task);
+            }
+            Event::Task(id, agent, None) => {
+                cluster.tasks.remove(&key(id, agent));
+            }
+            Event::Agent(agent, host) => {
+                let id = key(0, agent).agent;
+                match host.map(|host| Agent { endpoint: endpoint(host), faults: Vec::new() }) {
+                    Some(agent) => cluster.agents.insert(id, Arc::new(agent)),
+                    None => cluster.agents.remove(&id),
+                };
+            }
+            Event::Framework(there) => {
+                let id = key(0, 0).framework;
+                let framework = there.map(|(name, host)| Framework {
+                    name: ["m", "n.m", "slave"][name].into(),
+                    scheduler: endpoint(host),
+                    faults: Vec::new(),
+                });
+                match framework {
+                    Some(framework) => cluster.frameworks.insert(id, Arc::new(framework)),
+                    None => cluster.frameworks.remove(&id),
+                };
+            }
+            Event::Leader(host) => cluster.leader = host.and_then(endpoint),
+        }
+    }
+
+    /// The same cluster as another read of it tells: maps of its own.
+    fn read_again(cluster: &Cluster) -> Cluster {
+        let own = |agent: &Arc<Agent>| Arc::new((**agent).clone());
+        Cluster {
+            agents: cluster.agents.iter().map(|(id, agent)| (id.clone(), own(agent))).collect(),
+            tasks: cluster
+                .tasks
+                .iter()
+                .map(|(key, task)| (key.clone(), Arc::new((**task).clone())))
+                .collect(),
+            ..cluster.clone()
+        }
     }
 
     proptest! {
         #[test]
-        fn any_history_ends_in_the_zone_made_at_once(
-            events in prop::collection::vec((event(), any::<bool>()), 1..40),
+        fn any_history_ends_in_the_catalog_made_at_once(
+            updates in prop::collection::vec(
+                (prop::collection::vec(event(), 1..4), any::<bool>()), 1..30
+            ),
         ) {
             let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
             let mut now = cluster(2);
-            for ((id, agent, there), agent_moves) in events {
-                match there {
-                    Some((name, address, healthy)) => {
-                        let name = ["web", "db", "x"][usize::from(name)];
-                        now.tasks.insert(key(id, agent), task(name, address, healthy));
-                    }
-                    None => {
-                        now.tasks.remove(&key(id, agent));
-                    }
-                }
-                if agent_moves {
-                    let moved = Agent {
-                        endpoint: Endpoint::parse(&format!("10.201.0.{}:5051", id + 1)),
-                        faults: Vec::new(),
-                    };
-                    now.agents.insert(AgentId(Arc::from("x-S0")), Arc::new(moved));
-                }
-                catalog.update(now.clone());
-                let afresh = made_afresh(Unhealthy::Withhold, &now);
-                prop_assert!(catalog.zone == afresh, "{:#?}\n{:#?}", catalog.zone, afresh);
+            for (events, again) in updates {
+                events.into_iter().for_each(|event| happen(&mut now, event));
+                catalog.update(if again { read_again(&now) } else { now.clone() });
+                let mut afresh = Catalog::new(rules(Unhealthy::Withhold));
+                afresh.update(now.clone());
+                let (zone, expected) = (catalog.zone(), afresh.zone());
+                prop_assert!(zone == expected, "{:#?}\n{:#?}", zone, expected);
+                prop_assert_eq!(zone.record_count(), expected.record_count());
+                prop_assert_eq!(catalog.skipped(), afresh.skipped());
+                prop_assert_eq!(catalog.unknown(), afresh.unknown());
             }
         }
     }

@@ -27,7 +27,7 @@ impl Current {
             base: base.clone(),
             except: OrdMap::new(),
             rrset_count: read.len(),
-            record_count: read.records().count(),
+            record_count: read.record_count(),
         };
         for (key, _, on_server) in base.diff(read) {
             current.except.insert(key.clone(), on_server.cloned());

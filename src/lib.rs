@@ -20,7 +20,10 @@
 //! - [`election`]: ZooKeeper's nodes into who leads
 //! - [`state`]: a master's whole state as it arrives
 //! - [`events`]: an event stream as it arrives
+//! - [`label`]: texts into labels
 //! - [`records`]: which records a cluster makes
+//! - [`unknown`]: which names nobody can say anything of
+//! - [`tally`]: what comes and goes into a zone
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
 //! - [`live`]: the cluster as events change it
@@ -72,6 +75,7 @@ pub mod events;
 pub mod fence;
 pub mod follow;
 pub mod http;
+pub mod label;
 pub mod live;
 pub mod masters;
 pub mod mesos;
@@ -93,10 +97,12 @@ pub mod snapshot;
 pub mod splitter;
 pub mod state;
 pub mod stream;
+pub mod tally;
 pub mod target;
 pub mod task;
 pub mod transfer;
 pub mod tsig;
+pub mod unknown;
 pub mod update;
 pub mod watch;
 pub mod wire;

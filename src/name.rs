@@ -45,20 +45,11 @@ impl Name {
     /// The name with several labels put in front, the one nearest to the root first:
     /// `mesos.` below `["marathon", "web"]` is `web.marathon.mesos.`.
     pub fn below<'l>(&self, labels: impl IntoIterator<Item = &'l [u8]>) -> Result<Name, NameError> {
-        let mut octets = Vec::with_capacity(NAME_MAX);
-        octets.extend_from_slice(&self.0);
+        let mut octets = Octets::of(self);
         for label in labels {
-            push_label(&mut octets, label)?;
+            octets.push_label(label)?;
         }
-        Name::from_octets(octets)
-    }
-
-    fn from_octets(octets: Vec<u8>) -> Result<Name, NameError> {
-        let name = Name(Arc::from(octets));
-        match name.wire_len() {
-            len if len > NAME_MAX => Err(NameError::TooLong(len)),
-            _ => Ok(name),
-        }
+        octets.into_name()
     }
 
     /// The labels as on the wire: leaf first, the root's empty label left out.
@@ -121,21 +112,57 @@ impl Name {
     }
 }
 
-fn push_label(octets: &mut Vec<u8>, label: &[u8]) -> Result<(), NameError> {
-    if label.is_empty() {
-        return Err(NameError::EmptyLabel);
+/// A name in the making, on the stack: its one allocation is the name itself.
+struct Octets {
+    /// Two octets at most for each on the wire.
+    stored: [u8; 2 * NAME_MAX],
+    stored_len: usize,
+    /// Counted beyond the limit, where nothing is stored any more.
+    wire_len: usize,
+}
+
+impl Octets {
+    fn of(name: &Name) -> Octets {
+        let mut stored = [0; 2 * NAME_MAX];
+        stored[..name.0.len()].copy_from_slice(&name.0);
+        Octets { stored, stored_len: name.0.len(), wire_len: name.wire_len() }
     }
-    if label.len() > LABEL_MAX {
-        return Err(NameError::LabelTooLong(label.len()));
+
+    fn push_label(&mut self, label: &[u8]) -> Result<(), NameError> {
+        if label.is_empty() {
+            return Err(NameError::EmptyLabel);
+        }
+        if label.len() > LABEL_MAX {
+            return Err(NameError::LabelTooLong(label.len()));
+        }
+        self.wire_len += label.len() + 1;
+        if self.wire_len > NAME_MAX {
+            return Ok(());
+        }
+        let start = self.stored_len;
+        match label.iter().all(|octet| *octet > 1) {
+            true => self.push(label),
+            false => label.iter().for_each(|octet| match octet {
+                0 | 1 => self.push(&[1, octet + 2]),
+                _ => self.push(&[*octet]),
+            }),
+        }
+        self.stored[start..self.stored_len].make_ascii_lowercase();
+        self.push(&[0]);
+        Ok(())
     }
-    for octet in label {
-        match octet {
-            0 | 1 => octets.extend([1, octet + 2]),
-            _ => octets.push(octet.to_ascii_lowercase()),
+
+    fn push(&mut self, octets: &[u8]) {
+        self.stored[self.stored_len..][..octets.len()].copy_from_slice(octets);
+        self.stored_len += octets.len();
+    }
+
+    fn into_name(self) -> Result<Name, NameError> {
+        match self.wire_len {
+            len if len > NAME_MAX => Err(NameError::TooLong(len)),
+            _ => Ok(Name(Arc::from(&self.stored[..self.stored_len]))),
         }
     }
-    octets.push(0);
-    Ok(())
 }
 
 fn unescape(stored: &[u8]) -> Cow<'_, [u8]> {

@@ -11,10 +11,10 @@ use sha2::Sha256;
 use crate::current::Current;
 use crate::fence::Adoption;
 use crate::name::Name;
-use crate::records::Unknown;
 use crate::rr::{Rdata, Rrset};
 use crate::scope::{Foreign, NotOurs, Scope};
 use crate::snapshot::Completeness;
+use crate::unknown::Unknown;
 use crate::zone::{Key, Zone};
 
 /// One RRset as it is and as it shall be.

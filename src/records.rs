@@ -1,19 +1,19 @@
 //! Which records a cluster makes. Every rule of mesos-dns's `records/generator.go`, less its
 //! mistakes; each function makes the records of one thing and says what it had to skip.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
-
-use sha1::{Digest, Sha1};
 
 use crate::cluster::{
     Agent, AgentId, Cluster, DiscoveryPort, Endpoint, Framework, FrameworkId, Network, Task,
     TaskKey,
 };
-use crate::name::{LABEL_MAX, Name, NameError};
+use crate::label::Label;
+use crate::name::{Name, NameError};
 use crate::rr::{Rdata, Ttl, Type};
 use crate::zone::Key;
+
+pub use crate::label::LabelRules;
 
 /// Where a task's addresses are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,15 +28,6 @@ pub enum IpSource {
     Host,
     /// Where the task really listens: its own addresses on a network of its own, else the agent's.
     Auto,
-}
-
-/// How texts become labels.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LabelRules {
-    /// At most 63 octets.
-    Rfc1123,
-    /// At most 24 octets, beginning with a letter.
-    Rfc952,
 }
 
 /// What becomes of a task whose health check fails while others of its name are well.
@@ -250,70 +241,8 @@ pub fn of_framework(rules: &Rules, framework: &Framework) -> Made {
     made
 }
 
-/// Names of which it is not known what they should have, because a host name could not be
-/// resolved.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Unknown {
-    names: BTreeSet<Name>,
-    /// Some master is unresolved, so none of the numbered names below this domain is certain.
-    masters_of: Option<Name>,
-}
-
-impl Unknown {
-    pub fn of(rules: &Rules, cluster: &Cluster) -> Unknown {
-        let mut unknown = Unknown::default();
-        for framework in cluster.frameworks.values().filter(|f| is_unresolved(&f.scheduler)) {
-            if let Ok(name) = framework_name(rules, &rules.domain, framework) {
-                unknown.names.extend(name.below([b"_tcp".as_slice(), b"_framework"]));
-                unknown.names.insert(name);
-            }
-        }
-        if is_unresolved(&cluster.leader) {
-            unknown.add(rules, &[&[b"leader"], &[b"_tcp", b"_leader"], &[b"_udp", b"_leader"]]);
-        }
-        let mut masters = cluster.masters.iter().chain(&cluster.leader);
-        if masters.any(|master| master.addresses.is_empty()) {
-            unknown.add(rules, &[&[b"master"]]);
-            unknown.masters_of = Some(rules.domain.clone());
-        }
-        unknown.add_agents(rules, cluster);
-        unknown
-    }
-
-    pub fn contains(&self, name: &Name) -> bool {
-        let numbered = || self.masters_of.as_ref().is_some_and(|domain| is_master(domain, name));
-        self.names.contains(name) || numbered()
-    }
-
-    fn add(&mut self, rules: &Rules, names: &[&[&[u8]]]) {
-        let names = names.iter().map(|labels| rules.domain.below(labels.iter().copied()));
-        self.names.extend(names.flatten());
-    }
-
-    /// The agents' own names, and those of every task on an unresolved one.
-    fn add_agents(&mut self, rules: &Rules, cluster: &Cluster) {
-        let unresolved = cluster.agents.iter().filter(|(_, agent)| is_unresolved(&agent.endpoint));
-        let unresolved: BTreeSet<&AgentId> = unresolved.map(|(id, _)| id).collect();
-        if unresolved.is_empty() {
-            return;
-        }
-        self.add(rules, &[&[b"slave"], &[b"_tcp", b"_slave"]]);
-        for (key, task) in cluster.tasks.iter().filter(|(key, _)| unresolved.contains(&key.agent)) {
-            let Some(framework) = cluster.frameworks.get(&key.framework) else { continue };
-            if let Ok(names) = TaskNames::new(rules, key, task, framework) {
-                self.names.extend([names.shared, names.canonical]);
-                self.names.extend([names.shared_slave, names.canonical_slave]);
-            }
-        }
-    }
-}
-
-fn is_unresolved(endpoint: &Option<Endpoint>) -> bool {
-    endpoint.as_ref().is_some_and(|endpoint| endpoint.addresses.is_empty())
-}
-
 /// Whether the name is `masterN` of the domain.
-fn is_master(domain: &Name, name: &Name) -> bool {
+pub(crate) fn is_master(domain: &Name, name: &Name) -> bool {
     let first = name.labels().next().unwrap_or_default();
     let number = first.strip_prefix(b"master");
     number.is_some_and(|number| number.iter().all(u8::is_ascii_digit))
@@ -329,14 +258,25 @@ fn is_reserved(rules: &Rules, name: &Name) -> bool {
     matches!(&*first, b"leader" | b"slave" | b"ns1") || is_master(&rules.domain, name)
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many tasks' records this thread made: what a change of the cluster costs.
+    pub(crate) static MADE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many records a task makes, or few more.
+const RECORDS_OF_TASK: usize = 16;
+
 /// Everything a running task makes.
 pub fn of_task(
-    rules: &Rules,
+    memo: &mut Memo,
     key: &TaskKey,
     task: &Task,
     agent: Option<&Agent>,
     framework: Option<&Framework>,
 ) -> Made {
+    #[cfg(test)]
+    MADE.set(MADE.get() + 1);
     let mut made = Made::default();
     let Some(agent) = agent else {
         made.skipped.push(Skip::UnknownAgent(key.agent.0.to_string()));
@@ -347,107 +287,185 @@ pub fn of_task(
         return made;
     };
     made.skipped.extend(task.faults.iter().map(|fault| Skip::Fault(fault.0.clone())));
-    let Some(names) = made.keep(TaskNames::new(rules, key, task, framework)) else { return made };
+    made.records.reserve(RECORDS_OF_TASK);
+    let Some(names) = made.keep(memo.names(key, task, framework)) else { return made };
+    let rules = names.rules;
     let agents = agent.endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.addresses);
 
     let own = addresses(rules, task, agents);
     if own.is_empty() {
         made.skipped.push(Skip::NoAddress);
     }
-    made.addresses(&names.shared, &own);
-    made.addresses(&names.canonical, &own);
-    made.addresses(&names.shared_slave, agents);
+    made.addresses(&names.shared.plain, own);
+    made.addresses(&names.canonical, own);
+    made.addresses(&names.shared.slave, agents);
     made.addresses(&names.canonical_slave, agents);
 
     let named = task.discovery.as_ref().filter(|discovery| !discovery.name.is_empty());
     for (low, high) in &task.host_ports {
-        host_ports(rules, &names, (*low, *high), named.is_some(), &mut made);
+        host_ports(&names, (*low, *high), named.is_some(), &mut made);
     }
     for port in named.iter().flat_map(|discovery| &discovery.ports) {
-        discovery_port(rules, &names, port, &mut made);
+        discovery_port(&names, port, &mut made);
     }
     made
 }
 
-struct TaskNames {
-    /// The label after `_`, cut to leave room for it.
-    service: String,
-    framework: Name,
-    framework_slave: Name,
-    /// `n.fw.D`
-    shared: Name,
-    /// `n-hash-tail.fw.D`
-    canonical: Name,
-    shared_slave: Name,
-    canonical_slave: Name,
+/// The names last made for a framework and for a task's name in it. Tasks come ordered by their
+/// framework and id, so that the next one mostly has them too: they are made once and shared.
+pub struct Memo {
+    rules: Rules,
+    framework: Option<FrameworkNames>,
+    shared: Option<SharedNames>,
 }
 
-impl TaskNames {
-    fn new(
-        rules: &Rules,
+/// `fw.D` and `fw.slave.D`.
+#[derive(Clone)]
+struct FrameworkNames {
+    text: Box<str>,
+    plain: Name,
+    slave: Name,
+}
+
+/// What tasks of one name in one framework share.
+pub(crate) struct SharedNames {
+    text: Box<str>,
+    framework: FrameworkNames,
+    label: Label,
+    /// The label after `_`, cut to leave room for it.
+    service: Label,
+    /// `n.fw.D`
+    pub(crate) plain: Name,
+    /// `n.fw.slave.D`
+    pub(crate) slave: Name,
+    /// `_n._tcp.fw.D` and `_n._udp.fw.D`
+    services: [Result<Name, NameError>; 2],
+    /// `_n._tcp.fw.slave.D` and `_n._udp.fw.slave.D`
+    slave_services: [Result<Name, NameError>; 2],
+}
+
+pub(crate) struct TaskNames<'m> {
+    rules: &'m Rules,
+    pub(crate) shared: &'m SharedNames,
+    /// `n-hash-tail.fw.D`
+    pub(crate) canonical: Name,
+    pub(crate) canonical_slave: Name,
+}
+
+impl Memo {
+    pub fn new(rules: Rules) -> Memo {
+        Memo { rules, framework: None, shared: None }
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(crate) fn names(
+        &mut self,
         key: &TaskKey,
         task: &Task,
         framework: &Framework,
-    ) -> Result<TaskNames, Skip> {
+    ) -> Result<TaskNames<'_>, Skip> {
         let discovered = task.discovery.as_ref().map(|discovery| &discovery.name);
         let text = discovered.filter(|name| !name.is_empty()).unwrap_or(&task.name);
-        let n = label(text, rules.label_rules);
-        if n.is_empty() {
-            return Err(Skip::EmptyLabel(text.to_string()));
+        let is_same =
+            |names: &SharedNames| names.text == *text && names.framework.text == framework.name;
+        let shared = match self.shared.take().filter(is_same) {
+            Some(shared) => shared,
+            None => {
+                let framework = self.framework(framework)?;
+                SharedNames::new(&self.rules, framework, text)?
+            }
+        };
+        let shared = self.shared.insert(shared);
+        let tail = key.agent.0.rsplit_once('-').map_or(&*key.agent.0, |(_, tail)| tail);
+        // Digits are most of what a tail is, so it never follows RFC 952.
+        let tail = Label::of(tail, LabelRules::Rfc1123);
+        if tail.is_empty() {
+            return Err(Skip::EmptyLabel(key.agent.0.to_string()));
         }
-        let c = canonical_label(&n, key)?;
-        let slave = rules.domain.child(b"slave")?;
-        let framework_slave = framework_name(rules, &slave, framework)?;
-        let framework = framework_name(rules, &rules.domain, framework)?;
+        let canonical = Label::canonical(&shared.label, &key.task, &tail)?;
         Ok(TaskNames {
-            service: underscored(&n),
-            shared: framework.child(n.as_bytes())?,
-            canonical: framework.child(c.as_bytes())?,
-            shared_slave: framework_slave.child(n.as_bytes())?,
-            canonical_slave: framework_slave.child(c.as_bytes())?,
-            framework,
-            framework_slave,
+            rules: &self.rules,
+            canonical: shared.framework.plain.child(canonical.as_bytes())?,
+            canonical_slave: shared.framework.slave.child(canonical.as_bytes())?,
+            shared,
         })
     }
-}
 
-/// `n-hash5(task id)-tail(agent id)`, `n` cut so that the whole fits a label.
-fn canonical_label(n: &str, key: &TaskKey) -> Result<String, Skip> {
-    let tail = key.agent.0.rsplit_once('-').map_or(&*key.agent.0, |(_, tail)| tail);
-    // Digits are most of what a tail is, so it never follows RFC 952.
-    let tail = label(tail, LabelRules::Rfc1123);
-    if tail.is_empty() {
-        return Err(Skip::EmptyLabel(key.agent.0.to_string()));
+    fn framework(&mut self, framework: &Framework) -> Result<FrameworkNames, Skip> {
+        let names = match self.framework.take().filter(|names| names.text == framework.name) {
+            Some(names) => names,
+            None => {
+                let slave = self.rules.domain.child(b"slave")?;
+                FrameworkNames {
+                    text: framework.name.clone(),
+                    slave: framework_name(&self.rules, &slave, framework)?,
+                    plain: framework_name(&self.rules, &self.rules.domain, framework)?,
+                }
+            }
+        };
+        Ok(self.framework.insert(names).clone())
     }
-    let ending = format!("-{}-{tail}", hash5(&key.task));
-    let room = LABEL_MAX.saturating_sub(ending.len());
-    Ok(format!("{}{ending}", cut(n, room)))
 }
 
-fn cut(text: &str, length: usize) -> &str {
-    text[..text.len().min(length)].trim_end_matches('-') // Labels are ASCII.
-}
+const PROTOCOLS: [&str; 2] = ["tcp", "udp"];
 
-fn underscored(label: &str) -> String {
-    format!("_{}", cut(label, LABEL_MAX - 1))
+impl SharedNames {
+    fn new(rules: &Rules, framework: FrameworkNames, text: &str) -> Result<SharedNames, Skip> {
+        let label = Label::of(text, rules.label_rules);
+        if label.is_empty() {
+            return Err(Skip::EmptyLabel(text.to_string()));
+        }
+        let service = label.underscored();
+        let services = |base: &Name| {
+            [b"_tcp", b"_udp"].map(|protocol| base.below([protocol, service.as_bytes()]))
+        };
+        Ok(SharedNames {
+            text: text.into(),
+            plain: framework.plain.child(label.as_bytes())?,
+            slave: framework.slave.child(label.as_bytes())?,
+            services: services(&framework.plain),
+            slave_services: services(&framework.slave),
+            framework,
+            label,
+            service,
+        })
+    }
+
+    /// `_n._P.fw.D`
+    fn service(&self, protocol: &Label) -> Result<Name, NameError> {
+        match PROTOCOLS.iter().position(|known| known.as_bytes() == protocol.as_bytes()) {
+            Some(at) => self.services[at].clone(),
+            None => {
+                let protocol = protocol.underscored();
+                self.framework.plain.below([protocol.as_bytes(), self.service.as_bytes()])
+            }
+        }
+    }
 }
 
 /// `fw` or `fw.slave` below a base: the framework's name, split at its dots.
-fn framework_name(rules: &Rules, base: &Name, framework: &Framework) -> Result<Name, Skip> {
-    let labels: Vec<String> = framework
+pub(crate) fn framework_name(
+    rules: &Rules,
+    base: &Name,
+    framework: &Framework,
+) -> Result<Name, Skip> {
+    let labels: Vec<Label> = framework
         .name
         .split('.')
-        .map(|part| label(part, rules.label_rules))
+        .map(|part| Label::of(part, rules.label_rules))
         .filter(|part| !part.is_empty())
         .collect();
     match labels.is_empty() {
         true => Err(Skip::EmptyLabel(framework.name.to_string())),
-        false => Ok(base.below(labels.iter().rev().map(|part| part.as_bytes()))?),
+        false => Ok(base.below(labels.iter().rev().map(Label::as_bytes))?),
     }
 }
 
 /// The task's addresses: of the first source that gives any.
-fn addresses(rules: &Rules, task: &Task, agents: &[IpAddr]) -> Vec<IpAddr> {
+fn addresses<'t>(rules: &Rules, task: &'t Task, agents: &'t [IpAddr]) -> &'t [IpAddr] {
     let of_source = |source: &IpSource| match source {
         IpSource::Netinfo => &task.netinfo,
         IpSource::Docker => &task.docker,
@@ -461,162 +479,47 @@ fn addresses(rules: &Rules, task: &Task, agents: &[IpAddr]) -> Vec<IpAddr> {
             }
         },
     };
-    rules
-        .ip_sources
-        .iter()
-        .map(of_source)
-        .find(|found| !found.is_empty())
-        .unwrap_or_default()
-        .to_vec()
+    let mut found = rules.ip_sources.iter().map(of_source).filter(|found| !found.is_empty());
+    found.next().unwrap_or_default()
 }
 
 /// `_n._tcp.fw.slave.D` and, for tasks without a discovery name, `_n._tcp.fw.D`; the same for udp.
-fn host_ports(
-    rules: &Rules,
-    names: &TaskNames,
-    (low, high): (i64, i64),
-    discovered: bool,
-    made: &mut Made,
-) {
+fn host_ports(names: &TaskNames<'_>, (low, high): (i64, i64), discovered: bool, made: &mut Made) {
     let inside = low.max(1)..=high.min(i64::from(u16::MAX));
     if low <= high && (low < 1 || high > i64::from(u16::MAX)) {
         made.skipped.push(Skip::Port(if low < 1 { low } else { high }));
     }
-    for protocol in ["_tcp", "_udp"] {
-        let labels = [protocol.as_bytes(), names.service.as_bytes()];
-        let slave = made.keep(names.framework_slave.below(labels));
-        let plain = made.keep(names.framework.below(labels)).filter(|_| !discovered);
+    for (slave, plain) in names.shared.slave_services.iter().zip(&names.shared.services) {
+        let slave = made.keep(slave.clone());
+        let plain = made.keep(plain.clone()).filter(|_| !discovered);
         for name in slave.iter().chain(&plain) {
             for port in inside.clone() {
-                made.srv(name, rules.srv_weight, port as u16, &names.canonical_slave); // In range.
+                let port = port as u16; // In range.
+                made.srv(name, names.rules.srv_weight, port, &names.canonical_slave);
             }
         }
     }
 }
 
 /// `_n._P.fw.D` and `_port._n._P.fw.D`.
-fn discovery_port(rules: &Rules, names: &TaskNames, port: &DiscoveryPort, made: &mut Made) {
+fn discovery_port(names: &TaskNames<'_>, port: &DiscoveryPort, made: &mut Made) {
+    let rules = names.rules;
     let Some(number) = made.port(port.number) else { return };
     let on_agent = port.on_agent && rules.ip_sources.contains(&IpSource::Auto);
     let target = if on_agent { &names.canonical_slave } else { &names.canonical };
-    let protocols: Vec<String> = port
-        .protocol
-        .split(',')
-        .map(|protocol| label(protocol, rules.label_rules))
-        .filter(|protocol| !protocol.is_empty())
-        .collect();
-    let protocols = match protocols.is_empty() {
-        true => vec!["tcp".to_owned(), "udp".to_owned()],
-        false => protocols,
-    };
-    let port_label = label(&port.name, rules.label_rules);
-    for protocol in protocols {
-        let protocol = underscored(&protocol);
-        let service = names.framework.below([protocol.as_bytes(), names.service.as_bytes()]);
-        let Some(service) = made.keep(service) else { continue };
+    let label = |text| Label::of(text, rules.label_rules);
+    let told = port.protocol.split(',').map(label).filter(|protocol| !protocol.is_empty());
+    let mut protocols = told.peekable();
+    let both = protocols.peek().is_none().then(|| PROTOCOLS.map(label)).into_iter().flatten();
+    let port_label = label(&port.name);
+    for protocol in protocols.chain(both) {
+        let Some(service) = made.keep(names.shared.service(&protocol)) else { continue };
         made.srv(&service, rules.srv_weight, number, target);
         if port_label.is_empty() {
             continue;
         }
-        if let Some(named) = made.keep(service.child(underscored(&port_label).as_bytes())) {
+        if let Some(named) = made.keep(service.child(port_label.underscored().as_bytes())) {
             made.srv(&named, rules.srv_weight, number, target);
         }
-    }
-}
-
-/// The label rule of mesos-dns (`records/labels`), less the trailing dash that it can leave.
-pub fn label(text: &str, rules: LabelRules) -> String {
-    let kept = text.chars().filter_map(|c| match c {
-        'A'..='Z' | 'a'..='z' | '0'..='9' => Some(c.to_ascii_lowercase()),
-        '-' | '.' | '_' => Some('-'),
-        _ => None,
-    });
-    let kept: String = kept.collect();
-    let (longest, kept) = match rules {
-        LabelRules::Rfc1123 => (LABEL_MAX, kept.trim_start_matches('-')),
-        LabelRules::Rfc952 => {
-            (24, kept.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit()))
-        }
-    };
-    let (whole, rest) = kept.split_at(kept.len().min(longest));
-    let head = whole.trim_end_matches('-');
-    if head.len() == whole.len() {
-        return head.to_owned();
-    }
-    let rest = rest.trim_start_matches('-');
-    let filled = [head, &rest[..rest.len().min(longest - head.len())]].concat();
-    filled.trim_end_matches('-').to_owned()
-}
-
-/// The first five characters of the z-base-32 of SHA-1 of a task id.
-fn hash5(task_id: &str) -> String {
-    const ALPHABET: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
-    let digest = Sha1::digest(task_id.as_bytes());
-    let bits = digest[..4].iter().fold(0_u32, |bits, octet| bits << 8 | u32::from(*octet));
-    let digit = |at: u32| (bits >> (27 - 5 * at)) as usize & 31; // Five bits.
-    (0..5).map(|at| char::from(ALPHABET[digit(at)])).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check_label(text: &str, expected: &str) {
-        assert_eq!(label(text, LabelRules::Rfc1123), expected);
-    }
-
-    #[test]
-    fn labels_follow_the_rule() {
-        check_label("Search.App_1", "search-app-1");
-        check_label("/group/app one", "groupappone");
-        check_label("--a--", "a");
-        check_label("日本", "");
-        check_label(&"a".repeat(70), &"a".repeat(63));
-        let run = format!("hello{}f", "-".repeat(58));
-        check_label(&run, "hellof");
-        let joined = format!("{}---ab-c", "q".repeat(60));
-        check_label(&joined, &format!("{}ab", "q".repeat(60)));
-        assert_eq!(label("9lives", LabelRules::Rfc952), "lives");
-        assert_eq!(label(&"b".repeat(30), LabelRules::Rfc952), "b".repeat(24));
-    }
-
-    #[test]
-    fn what_an_unresolved_host_name_makes_is_unknown_and_nothing_else() {
-        let rules = Rules {
-            domain: "mesos".parse().unwrap(),
-            ttl: Ttl::from_secs(60),
-            ip_sources: vec![IpSource::Host],
-            label_rules: LabelRules::Rfc1123,
-            srv_weight: 1,
-            unhealthy: Unhealthy::Publish,
-        };
-        let endpoint = |text: &str| Endpoint::parse(text).unwrap();
-        let framework = |scheduler| Framework {
-            name: "m".into(),
-            scheduler: Some(endpoint(scheduler)),
-            faults: Vec::new(),
-        };
-        let id = FrameworkId("f".into());
-        let mut cluster = Cluster { leader: Some(endpoint("10.0.0.1:5050")), ..Cluster::default() };
-        let known = |cluster: &Cluster, name: &str| {
-            !Unknown::of(&rules, cluster).contains(&name.parse().unwrap())
-        };
-        cluster.frameworks.insert(id.clone(), framework("10.0.0.9:1").into());
-        assert_eq!(Unknown::of(&rules, &cluster), Unknown::default());
-        cluster.frameworks.insert(id, framework("host.example:1").into());
-        assert!(!known(&cluster, "m.mesos") && !known(&cluster, "_framework._tcp.m.mesos"));
-        assert!(known(&cluster, "leader.mesos") && known(&cluster, "_slave._tcp.mesos"));
-        cluster.masters = vec![endpoint("master.example:5050")];
-        assert!(!known(&cluster, "master5.mesos") && !known(&cluster, "master.mesos"));
-        assert!(known(&cluster, "leader.mesos") && known(&cluster, "master5.m.mesos"));
-        let agent = Agent { endpoint: Some(endpoint("agent.example:5051")), faults: Vec::new() };
-        cluster.agents.insert(AgentId("x-S1".into()), agent.into());
-        assert!(!known(&cluster, "slave.mesos") && !known(&cluster, "_slave._tcp.mesos"));
-    }
-
-    #[test]
-    fn the_hash_is_the_one_of_mesos_dns() {
-        assert_eq!(hash5("test"), "iffe9");
     }
 }

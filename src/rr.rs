@@ -173,7 +173,14 @@ impl fmt::Debug for Rdata {
 #[derive(Clone)]
 pub struct Rrset {
     ttl: Ttl,
-    rdata: Arc<[Rdata]>,
+    data: Data,
+}
+
+/// Most RRsets are of one record, which then needs no place of its own.
+#[derive(Clone)]
+enum Data {
+    One(Rdata),
+    Many(Arc<[Rdata]>),
 }
 
 impl Rrset {
@@ -181,7 +188,16 @@ impl Rrset {
     pub fn new(ttl: Ttl, mut rdata: Vec<Rdata>) -> Option<Rrset> {
         rdata.sort_unstable();
         rdata.dedup();
-        (!rdata.is_empty()).then(|| Rrset { ttl, rdata: Arc::from(rdata) })
+        let data = match rdata.len() {
+            0 => return None,
+            1 => Data::One(rdata.pop()?),
+            _ => Data::Many(Arc::from(rdata)),
+        };
+        Some(Rrset { ttl, data })
+    }
+
+    pub fn of_one(ttl: Ttl, rdata: Rdata) -> Rrset {
+        Rrset { ttl, data: Data::One(rdata) }
     }
 
     pub fn ttl(&self) -> Ttl {
@@ -190,21 +206,28 @@ impl Rrset {
 
     /// Sorted, without duplicates, at least one.
     pub fn rdata(&self) -> &[Rdata] {
-        &self.rdata
+        match &self.data {
+            Data::One(rdata) => std::slice::from_ref(rdata),
+            Data::Many(rdata) => rdata,
+        }
     }
 
     pub fn contains(&self, rdata: &Rdata) -> bool {
-        self.rdata.binary_search(rdata).is_ok()
+        self.rdata().binary_search(rdata).is_ok()
     }
 
     /// Whether the data is the same, whatever the TTL.
     pub fn same_data(&self, other: &Rrset) -> bool {
-        Arc::ptr_eq(&self.rdata, &other.rdata) || self.rdata == other.rdata
+        let is_shared = match (&self.data, &other.data) {
+            (Data::Many(mine), Data::Many(others)) => Arc::ptr_eq(mine, others),
+            _ => false,
+        };
+        is_shared || self.rdata() == other.rdata()
     }
 
     /// The data that is not in `other`.
     pub fn minus<'r>(&'r self, other: Option<&'r Rrset>) -> impl Iterator<Item = &'r Rdata> {
-        self.rdata.iter().filter(move |rdata| !other.is_some_and(|set| set.contains(rdata)))
+        self.rdata().iter().filter(move |rdata| !other.is_some_and(|set| set.contains(rdata)))
     }
 }
 
@@ -226,7 +249,7 @@ impl Eq for Rrset {}
 
 impl fmt::Debug for Rrset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.ttl, self.rdata)
+        write!(f, "{} {:?}", self.ttl, self.rdata())
     }
 }
 

@@ -9,7 +9,8 @@ use imbl::OrdMap;
 
 use crate::cluster::Cluster;
 use crate::mesos::Unread;
-use crate::records::{Skip, Subject, Unknown};
+use crate::records::{Skip, Subject};
+use crate::unknown::Unknown;
 use crate::zone::Zone;
 
 /// Whether what a snapshot lacks is really gone. A new leading master first shows an empty

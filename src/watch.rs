@@ -9,14 +9,13 @@ use crate::cluster::{Cluster, Endpoint, Hosts};
 use crate::events::Event;
 use crate::live::{self, Asks, Live};
 use crate::mesos::Unread;
-use crate::records::{Rules, Unknown};
+use crate::records::Rules;
 use crate::snapshot::{Completeness, Recovering, Snapshot};
 use crate::state::State;
 
 /// The one writer of snapshots.
 pub struct Watch {
     catalog: Catalog,
-    rules: Rules,
     masters: Vec<Endpoint>,
     hosts: Hosts,
     live: Live,
@@ -30,8 +29,7 @@ impl Watch {
     /// `masters` in the order of the names that number them.
     pub fn new(rules: Rules, masters: Vec<Endpoint>) -> Watch {
         Watch {
-            catalog: Catalog::new(rules.clone()),
-            rules,
+            catalog: Catalog::new(rules),
             masters,
             hosts: Hosts::new(),
             live: Live::default(),
@@ -126,7 +124,7 @@ impl Watch {
             skipped: self.catalog.skipped().clone(),
             unread: self.unread.clone(),
             completeness: self.completeness,
-            unknown: Arc::new(Unknown::of(&self.rules, self.catalog.cluster())),
+            unknown: self.catalog.unknown().clone(),
             complete_once: self.complete_once,
             read_at: self.read_at,
         }

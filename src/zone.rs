@@ -18,6 +18,7 @@ pub struct Key {
 #[derive(Clone, Default, Debug)]
 pub struct Zone {
     rrsets: OrdMap<Key, Rrset>,
+    record_count: usize,
 }
 
 impl Zone {
@@ -25,12 +26,15 @@ impl Zone {
         self.rrsets.get(key)
     }
 
-    /// Puts an RRset in, or takes it out with none.
-    pub fn set(&mut self, key: Key, rrset: Option<Rrset>) {
-        match rrset {
+    /// Puts an RRset in, or takes it out with none. Returns what was there.
+    pub fn set(&mut self, key: Key, rrset: Option<Rrset>) -> Option<Rrset> {
+        self.record_count += rrset.as_ref().map_or(0, |set| set.rdata().len());
+        let before = match rrset {
             Some(rrset) => self.rrsets.insert(key, rrset),
             None => self.rrsets.remove(&key),
         };
+        self.record_count -= before.as_ref().map_or(0, |set| set.rdata().len());
+        before
     }
 
     /// RRsets in the canonical order of names.
@@ -48,6 +52,11 @@ impl Zone {
     /// The number of RRsets.
     pub fn len(&self) -> usize {
         self.rrsets.len()
+    }
+
+    /// The number of records.
+    pub fn record_count(&self) -> usize {
+        self.record_count
     }
 
     pub fn is_empty(&self) -> bool {
@@ -89,7 +98,11 @@ impl PartialEq for Zone {
 
 impl FromIterator<(Key, Rrset)> for Zone {
     fn from_iter<I: IntoIterator<Item = (Key, Rrset)>>(rrsets: I) -> Zone {
-        Zone { rrsets: rrsets.into_iter().collect() }
+        let mut zone = Zone::default();
+        for (key, rrset) in rrsets {
+            zone.set(key, Some(rrset));
+        }
+        zone
     }
 }
 
@@ -131,6 +144,7 @@ mod tests {
                 made.set(key.clone(), new.cloned());
             }
             prop_assert!(made == newer);
+            prop_assert_eq!(made.record_count(), newer.records().count());
             prop_assert_eq!(newer.diff(&newer).count(), 0);
         }
     }

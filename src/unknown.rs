@@ -1,0 +1,117 @@
+//! Names of which it is not known what they should have, because a host name could not be
+//! resolved.
+
+use std::collections::BTreeSet;
+
+use crate::cluster::{AgentId, Cluster, Endpoint};
+use crate::name::Name;
+use crate::records::{Memo, Rules, framework_name, is_master};
+
+/// The names, and nothing when all is resolved.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Unknown {
+    names: BTreeSet<Name>,
+    /// Some master is unresolved, so none of the numbered names below this domain is certain.
+    masters_of: Option<Name>,
+}
+
+impl Unknown {
+    pub fn of(rules: &Rules, cluster: &Cluster) -> Unknown {
+        let mut unknown = Unknown::default();
+        for framework in cluster.frameworks.values().filter(|f| is_unresolved(&f.scheduler)) {
+            if let Ok(name) = framework_name(rules, &rules.domain, framework) {
+                unknown.names.extend(name.below([b"_tcp".as_slice(), b"_framework"]));
+                unknown.names.insert(name);
+            }
+        }
+        if is_unresolved(&cluster.leader) {
+            unknown.add(rules, &[&[b"leader"], &[b"_tcp", b"_leader"], &[b"_udp", b"_leader"]]);
+        }
+        let mut masters = cluster.masters.iter().chain(&cluster.leader);
+        if masters.any(|master| master.addresses.is_empty()) {
+            unknown.add(rules, &[&[b"master"]]);
+            unknown.masters_of = Some(rules.domain.clone());
+        }
+        unknown.add_agents(rules, cluster);
+        unknown
+    }
+
+    /// Whether every name is known.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.masters_of.is_none()
+    }
+
+    pub fn contains(&self, name: &Name) -> bool {
+        let numbered = || self.masters_of.as_ref().is_some_and(|domain| is_master(domain, name));
+        self.names.contains(name) || numbered()
+    }
+
+    fn add(&mut self, rules: &Rules, names: &[&[&[u8]]]) {
+        let names = names.iter().map(|labels| rules.domain.below(labels.iter().copied()));
+        self.names.extend(names.flatten());
+    }
+
+    /// The agents' own names, and those of every task on an unresolved one.
+    fn add_agents(&mut self, rules: &Rules, cluster: &Cluster) {
+        let unresolved = cluster.agents.iter().filter(|(_, agent)| is_unresolved(&agent.endpoint));
+        let unresolved: BTreeSet<&AgentId> = unresolved.map(|(id, _)| id).collect();
+        if unresolved.is_empty() {
+            return;
+        }
+        self.add(rules, &[&[b"slave"], &[b"_tcp", b"_slave"]]);
+        let mut memo = Memo::new(rules.clone());
+        for (key, task) in cluster.tasks.iter().filter(|(key, _)| unresolved.contains(&key.agent)) {
+            let Some(framework) = cluster.frameworks.get(&key.framework) else { continue };
+            if let Ok(names) = memo.names(key, task, framework) {
+                self.names.extend([names.shared.plain.clone(), names.canonical]);
+                self.names.extend([names.shared.slave.clone(), names.canonical_slave]);
+            }
+        }
+    }
+}
+
+fn is_unresolved(endpoint: &Option<Endpoint>) -> bool {
+    endpoint.as_ref().is_some_and(|endpoint| endpoint.addresses.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Agent, Framework, FrameworkId};
+    use crate::records::{IpSource, LabelRules, Unhealthy};
+    use crate::rr::Ttl;
+
+    #[test]
+    fn what_an_unresolved_host_name_makes_is_unknown_and_nothing_else() {
+        let rules = Rules {
+            domain: "mesos".parse().unwrap(),
+            ttl: Ttl::from_secs(60),
+            ip_sources: vec![IpSource::Host],
+            label_rules: LabelRules::Rfc1123,
+            srv_weight: 1,
+            unhealthy: Unhealthy::Publish,
+        };
+        let endpoint = |text: &str| Endpoint::parse(text).unwrap();
+        let framework = |scheduler| Framework {
+            name: "m".into(),
+            scheduler: Some(endpoint(scheduler)),
+            faults: Vec::new(),
+        };
+        let id = FrameworkId("f".into());
+        let mut cluster = Cluster { leader: Some(endpoint("10.0.0.1:5050")), ..Cluster::default() };
+        let known = |cluster: &Cluster, name: &str| {
+            !Unknown::of(&rules, cluster).contains(&name.parse().unwrap())
+        };
+        cluster.frameworks.insert(id.clone(), framework("10.0.0.9:1").into());
+        assert_eq!(Unknown::of(&rules, &cluster), Unknown::default());
+        cluster.frameworks.insert(id, framework("host.example:1").into());
+        assert!(!known(&cluster, "m.mesos") && !known(&cluster, "_framework._tcp.m.mesos"));
+        assert!(known(&cluster, "leader.mesos") && known(&cluster, "_slave._tcp.mesos"));
+        cluster.masters = vec![endpoint("master.example:5050")];
+        assert!(!known(&cluster, "master5.mesos") && !known(&cluster, "master.mesos"));
+        assert!(known(&cluster, "leader.mesos") && known(&cluster, "master5.m.mesos"));
+        let agent = Agent { endpoint: Some(endpoint("agent.example:5051")), faults: Vec::new() };
+        cluster.agents.insert(AgentId("x-S1".into()), agent.into());
+        assert!(!known(&cluster, "slave.mesos") && !known(&cluster, "_slave._tcp.mesos"));
+    }
+}
