@@ -16,8 +16,8 @@
 //! - [`mesos`]: a master's JSON into a cluster
 //! - [`label`]: texts into labels
 //! - [`records`]: which records a cluster makes
-//! - [`unknown`]: which names nobody can say anything of
-//! - [`tally`]: what comes and goes into a zone
+//! - [`unknown`]: names that wait for a host name to be resolved
+//! - [`tally`]: contributions to a zone, counted
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
 //! - [`fence`]: the record that says who publishes

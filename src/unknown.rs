@@ -13,6 +13,8 @@ pub struct Unknown {
     names: BTreeSet<Name>,
     /// Some master is unresolved, so none of the numbered names below this domain is certain.
     masters_of: Option<Name>,
+    /// Some agent is unresolved, and so are the names of its tasks.
+    with_tasks: bool,
 }
 
 impl Unknown {
@@ -36,9 +38,9 @@ impl Unknown {
         unknown
     }
 
-    /// Whether every name is known.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.masters_of.is_none()
+    /// Whether it depends on tasks, and not only on masters, agents and frameworks.
+    pub fn follows_tasks(&self) -> bool {
+        self.with_tasks
     }
 
     pub fn contains(&self, name: &Name) -> bool {
@@ -58,6 +60,7 @@ impl Unknown {
         if unresolved.is_empty() {
             return;
         }
+        self.with_tasks = true;
         self.add(rules, &[&[b"slave"], &[b"_tcp", b"_slave"]]);
         let mut memo = Memo::new(rules.clone());
         for (key, task) in cluster.tasks.iter().filter(|(key, _)| unresolved.contains(&key.agent)) {
