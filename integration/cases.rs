@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use mesozone::catalog::Catalog;
-use mesozone::cluster::Endpoint;
+use mesozone::cluster::{Endpoint, Numbered};
 use mesozone::records::{IpSource, LabelRules, Rules, Unhealthy};
 use mesozone::rr::Ttl;
 use mesozone::state;
@@ -51,7 +51,8 @@ fn records_of(folder: &Path) -> Vec<String> {
         serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
     let state = state::parse(&std::fs::read(folder.join("state.json")).unwrap()).unwrap();
     let mut cluster = state.cluster;
-    cluster.masters = case.masters.iter().map(|text| Endpoint::parse(text).unwrap()).collect();
+    let masters = case.masters.iter().map(|text| Endpoint::parse(text).unwrap());
+    cluster.masters = Numbered::Told(masters.collect());
     cluster.resolve(&[("localhost".into(), vec!["127.0.0.1".parse().unwrap()])].into());
     let mut catalog = Catalog::new(case.rules());
     catalog.update(cluster);

@@ -30,8 +30,14 @@ pub(crate) struct Answer {
 impl Simulated {
     #[track_caller]
     pub(crate) fn start(options: &[&str]) -> Simulated {
+        Simulated::living(Duration::from_secs(600), options)
+    }
+
+    /// One that ends by itself after so long.
+    #[track_caller]
+    pub(crate) fn living(lifetime: Duration, options: &[&str]) -> Simulated {
         let mut process = Command::new(built())
-            .args(["--listen", "127.0.0.1:0", "--lifetime", "600"])
+            .args(["--listen", "127.0.0.1:0", "--lifetime", &lifetime.as_secs().to_string()])
             .args(options)
             .stdout(Stdio::piped())
             .spawn()

@@ -96,8 +96,7 @@ impl Catalog {
             self.change_task(&key, (&old, Some(before)), (new, Some(now)));
         }
         self.tally.settle();
-        // Tasks matter only to names that are unknown because of their agent's.
-        if !self.unknown.is_empty() || !is_same_but_tasks(&old, new) {
+        if self.unknown.follows_tasks() || !is_same_but_tasks(&old, new) {
             self.unknown = Arc::new(Unknown::of(self.memo.rules(), new));
         }
         self.cluster = cluster;
@@ -310,6 +309,7 @@ mod tests {
             network: Network::Agents,
             healthy,
             faults: Vec::new(),
+            status_faults: Vec::new(),
         })
     }
 

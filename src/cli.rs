@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::cluster::Numbered;
 use crate::config::{Config, Watch as Watching};
 use crate::daemon;
 use crate::fence::Found;
@@ -19,11 +20,13 @@ use crate::plan::{Plan, PlanId};
 use crate::publish::{Applied, Hold};
 use crate::report::{self, About, Style};
 use crate::resolve::Resolver;
+use crate::rr::{Rdata, Ttl};
 use crate::snapshot::{Completeness, Snapshot};
 use crate::state::{State, StateReader};
 use crate::target::Target;
 use crate::update::{self, FenceStep, Packer};
 use crate::watch::Watch;
+use crate::zone::Key;
 
 /// Octets of a saved state read at a time.
 const CHUNK: usize = 256 * 1024;
@@ -174,7 +177,13 @@ fn complain(line: &str) {
 }
 
 fn say(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    print(|out| out.write_all(text.as_bytes()))
+}
+
+/// Writes the result to stdout, as it is made.
+fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
         // The reader has seen enough, as `head` does.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("writing the result"),
@@ -190,7 +199,11 @@ async fn run(cli: Cli) -> Result<Ending> {
             sync(&config, &source, &choice, &approve).await
         }
         Command::Records { source, format } => {
-            print_records(&snapshot(&config, &source).await?, format)
+            let snapshot = snapshot(&config, &source).await?;
+            print_records(&snapshot, format)?;
+            // To free a large zone piece by piece takes long, and the process ends here.
+            std::mem::forget(snapshot);
+            Ok(Ending::Well)
         }
     }
 }
@@ -210,21 +223,26 @@ fn load(path: Option<&Path>) -> Result<Config> {
 
 /// The snapshot of a saved state, or of what the leading master says now.
 async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
-    let (state, completeness, endpoints) = match &source.state {
+    let (state, completeness, masters) = match &source.state {
         Some(path) => {
             let state = read_state(path)?;
             let completeness = Completeness::of_file(&state.cluster);
             let configured = config.mesos.masters.iter().map(|master| master.endpoint.clone());
-            (state, completeness, configured.collect())
+            // Nobody is asked whom the elections know, so the masters' names stay as they are.
+            let masters = match config.mesos.masters.is_empty() {
+                true => Numbered::Untold,
+                false => Numbered::Told(configured.collect()),
+            };
+            (state, completeness, masters)
         }
         None => {
             let masters = Masters::new(&config.mesos)?;
             let whole = masters.read(Watching::Poll).await?;
             info!("state read from {}", whole.leader);
-            (whole.state, whole.completeness, masters.endpoints())
+            (whole.state, whole.completeness, Numbered::Told(masters.endpoints()))
         }
     };
-    let mut watch = Watch::new(config.rules.clone(), endpoints);
+    let mut watch = Watch::new(config.rules.clone(), masters);
     let hosts = Resolver::default().hosts_of(watch.host_names(&state.cluster)).await;
     let snapshot = watch.read(state, completeness, hosts);
     tell_skipped(&snapshot);
@@ -268,44 +286,53 @@ fn tell_skipped(snapshot: &Snapshot) {
     }
 }
 
-fn print_records(snapshot: &Snapshot, format: RecordsFormat) -> Result<Ending> {
-    #[derive(Serialize)]
-    struct Record {
-        name: String,
-        #[serde(rename = "type")]
-        rtype: String,
-        ttl: u32,
-        rdata: String,
-    }
-    let records = snapshot.zone.records();
-    let text = match format {
-        RecordsFormat::Zone => records
-            .map(|(key, ttl, rdata)| format!("{}\t{ttl}\tIN\t{}\t{rdata}\n", key.name, key.rtype))
-            .collect(),
+fn print_records(snapshot: &Snapshot, format: RecordsFormat) -> Result<()> {
+    let mut records = snapshot.zone.records();
+    match format {
+        RecordsFormat::Zone => print(|out| {
+            records.try_for_each(|(Key { name, rtype }, ttl, rdata)| {
+                writeln!(out, "{name}\t{ttl}\tIN\t{rtype}\t{rdata}")
+            })
+        }),
         RecordsFormat::Tsv => {
-            let mut lines: Vec<String> = records
-                .map(|(key, _, rdata)| format!("{}\t{}\t{rdata}\n", key.name, key.rtype))
-                .collect();
+            let line = |(Key { name, rtype }, _, rdata): (&Key, Ttl, &Rdata)| {
+                format!("{name}\t{rtype}\t{rdata}\n")
+            };
+            let mut lines: Vec<String> = records.map(line).collect();
             lines.sort_unstable();
-            lines.concat()
+            print(|out| lines.iter().try_for_each(|line| out.write_all(line.as_bytes())))
         }
         RecordsFormat::Json => {
-            let records: Vec<Record> = records
-                .map(|(key, ttl, rdata)| Record {
-                    name: key.name.to_string(),
-                    rtype: key.rtype.to_string(),
-                    ttl: ttl.secs(),
-                    rdata: rdata.to_string(),
-                })
-                .collect();
-            let complete = snapshot.completeness.is_complete();
-            pretty(&serde_json::json!({
-                "version": report::JSON_VERSION, "complete": complete, "records": records,
-            }))?
+            let record = |(Key { name, rtype }, ttl, rdata): (&Key, Ttl, &Rdata)| Record {
+                name: name.to_string(),
+                rdata: rdata.to_string(),
+                ttl: ttl.secs(),
+                rtype: rtype.to_string(),
+            };
+            say(&pretty(&Records {
+                complete: snapshot.completeness.is_complete(),
+                records: records.map(record).collect(),
+                version: report::JSON_VERSION,
+            })?)
         }
-    };
-    say(&text)?;
-    Ok(Ending::Well)
+    }
+}
+
+/// The desired records in JSON, keys in order.
+#[derive(Serialize)]
+struct Records {
+    complete: bool,
+    records: Vec<Record>,
+    version: u32,
+}
+
+#[derive(Serialize)]
+struct Record {
+    name: String,
+    rdata: String,
+    ttl: u32,
+    #[serde(rename = "type")]
+    rtype: String,
 }
 
 fn pretty(value: &impl Serialize) -> Result<String> {

@@ -155,6 +155,40 @@ pub struct Task {
     /// None: no health check ever reported.
     pub healthy: Option<bool>,
     pub faults: Vec<Fault>,
+    /// Of the status that counts.
+    pub status_faults: Vec<Fault>,
+}
+
+/// The masters in the order of the names that number them: as configured, else as they would come
+/// to lead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Numbered {
+    Told(Vec<Endpoint>),
+    /// They are known to an election that nobody asked: nothing is said of their names.
+    Untold,
+}
+
+impl Default for Numbered {
+    fn default() -> Numbered {
+        Numbered::Told(Vec::new())
+    }
+}
+
+impl Numbered {
+    /// Those that were told.
+    pub fn told(&self) -> &[Endpoint] {
+        match self {
+            Numbered::Told(masters) => masters,
+            Numbered::Untold => &[],
+        }
+    }
+
+    fn told_mut(&mut self) -> &mut [Endpoint] {
+        match self {
+            Numbered::Told(masters) => masters,
+            Numbered::Untold => &mut [],
+        }
+    }
 }
 
 /// The cluster as one master told it.
@@ -165,8 +199,7 @@ pub struct Cluster {
     /// Seconds since 1970; none for a master that is not elected or does not say.
     pub elected_time: Option<f64>,
     pub leader: Option<Endpoint>,
-    /// Every known master: configured order, else ZooKeeper's.
-    pub masters: Vec<Endpoint>,
+    pub masters: Numbered,
     pub agents: OrdMap<AgentId, Arc<Agent>>,
     /// Agents that the registry knows and that have not come back yet.
     pub recovered: OrdSet<AgentId>,
@@ -182,7 +215,7 @@ impl Cluster {
     pub fn host_names(&self) -> BTreeSet<Arc<str>> {
         let agents = self.agents.values().filter_map(|agent| agent.endpoint.as_ref());
         let schedulers = self.frameworks.values().filter_map(|f| f.scheduler.as_ref());
-        let masters = self.leader.iter().chain(&self.masters);
+        let masters = self.leader.iter().chain(self.masters.told());
         let named = |endpoint: &Endpoint| match &endpoint.host {
             Host::Name(name) => Some(name.clone()),
             Host::Address(_) => None,
@@ -196,7 +229,7 @@ impl Cluster {
             Host::Name(name) => hosts.get(name).filter(|found| **found != endpoint.addresses),
             Host::Address(_) => None,
         };
-        for endpoint in self.leader.iter_mut().chain(&mut self.masters) {
+        for endpoint in self.leader.iter_mut().chain(self.masters.told_mut()) {
             if let Some(found) = addresses(endpoint) {
                 endpoint.addresses = found.clone();
             }
@@ -272,6 +305,7 @@ mod tests {
             network: Network::Agents,
             healthy: None,
             faults: Vec::new(),
+            status_faults: Vec::new(),
         });
         let agents = agents.iter().map(|id| (AgentId(Arc::from(*id)), agent.clone()));
         let tasks = tasks.iter().map(|(id, agent)| (key(id, agent), task.clone()));

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::cluster::Hosts;
+use crate::cluster::{Hosts, Numbered};
 use crate::config::{self, Config};
 use crate::events::Event;
 use crate::live::Asks;
@@ -60,7 +60,8 @@ pub async fn follow(
     mut stop: watch::Receiver<bool>,
 ) {
     let (mesos, resolver) = (&config.mesos, Resolver::default());
-    let mut course = Course::new(mesos, Watch::new(config.rules.clone(), masters.endpoints()));
+    let mut course =
+        Course::new(mesos, Watch::new(config.rules.clone(), Numbered::Told(masters.endpoints())));
     let mut reading: Waiting<'_, _> = None;
     let mut listing: Waiting<'_, Listed> = None;
     let mut resolving: Waiting<'_, Hosts> = None;

@@ -22,8 +22,8 @@
 //! - [`events`]: an event stream as it arrives
 //! - [`label`]: texts into labels
 //! - [`records`]: which records a cluster makes
-//! - [`unknown`]: which names nobody can say anything of
-//! - [`tally`]: what comes and goes into a zone
+//! - [`unknown`]: names that wait for a host name to be resolved
+//! - [`tally`]: contributions to a zone, counted
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
 //! - [`live`]: the cluster as events change it

@@ -223,14 +223,13 @@ impl fmt::Display for Name {
         if self.is_root() {
             return f.write_str(".");
         }
+        // All octets are looked at and none decides early, which is what processors do at once.
+        let plain =
+            self.0.iter().fold(true, |plain, octet| plain & (is_plain(*octet) | (*octet == 0)));
+        if plain {
+            return self.fmt_plain(f);
+        }
         for label in self.labels() {
-            let plain = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
-            if let Some(text) = std::str::from_utf8(&label).ok().filter(|_| label.iter().all(plain))
-            {
-                f.write_str(text)?;
-                f.write_str(".")?;
-                continue;
-            }
             for octet in label.iter() {
                 match octet {
                     b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => {
@@ -243,6 +242,26 @@ impl fmt::Display for Name {
             f.write_str(".")?;
         }
         Ok(())
+    }
+}
+
+fn is_plain(octet: u8) -> bool {
+    octet.is_ascii_lowercase() | octet.is_ascii_digit() | (octet == b'-') | (octet == b'_')
+}
+
+impl Name {
+    /// Writes a name without anything to escape, in one piece.
+    fn fmt_plain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [b'.'; NAME_MAX];
+        let mut rest = &self.0[..];
+        let mut len = 0;
+        while let Some(body) = rest.strip_suffix(&[0]) {
+            let cut = body.iter().rposition(|octet| *octet == 0).map_or(0, |at| at + 1);
+            text[len..][..body.len() - cut].copy_from_slice(&body[cut..]);
+            len += rest.len() - cut;
+            rest = &rest[..cut];
+        }
+        f.write_str(std::str::from_utf8(&text[..len]).map_err(|_| fmt::Error)?) // ASCII.
     }
 }
 

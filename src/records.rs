@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::cluster::{
-    Agent, AgentId, Cluster, DiscoveryPort, Endpoint, Framework, FrameworkId, Network, Task,
-    TaskKey,
+    Agent, AgentId, Cluster, DiscoveryPort, Endpoint, Framework, FrameworkId, Network, Numbered,
+    Task, TaskKey,
 };
 use crate::label::Label;
 use crate::name::{Name, NameError};
@@ -185,7 +185,10 @@ pub fn of_leader(rules: &Rules, cluster: &Cluster) -> Made {
 pub fn of_masters(rules: &Rules, cluster: &Cluster) -> Made {
     let mut made = Made::default();
     let mut numbered: Vec<IpAddr> = Vec::new();
-    for endpoint in cluster.masters.iter().chain(&cluster.leader) {
+    if cluster.masters == Numbered::Untold {
+        return made;
+    }
+    for endpoint in cluster.masters.told().iter().chain(&cluster.leader) {
         let Some(endpoint) = made.endpoint(Some(endpoint)) else { continue };
         for address in &endpoint.addresses {
             let address = address.to_canonical();
@@ -286,7 +289,8 @@ pub fn of_task(
         made.skipped.push(Skip::UnknownFramework);
         return made;
     };
-    made.skipped.extend(task.faults.iter().map(|fault| Skip::Fault(fault.0.clone())));
+    let faults = task.faults.iter().chain(&task.status_faults);
+    made.skipped.extend(faults.map(|fault| Skip::Fault(fault.0.clone())));
     made.records.reserve(RECORDS_OF_TASK);
     let Some(names) = made.keep(memo.names(key, task, framework)) else { return made };
     let rules = names.rules;

@@ -101,16 +101,15 @@ impl Tally {
         if sums(steps).next().is_none() {
             return;
         }
-        if let [Step { rdata, health: Health::Well, change: 1, .. }] = steps
-            && !self.withheld.contains_key(key)
-            && self.zone.get(key).is_none()
-        {
+        let before = self.zone.get(key);
+        if let (None, [Step { rdata, health: Health::Well, change: 1, .. }]) = (before, steps) {
             self.zone.set(key.clone(), Some(Rrset::of_one(self.ttl, rdata.clone())));
             return;
         }
         let (sick, well) = steps.split_at(steps.partition_point(|step| step.health < Health::Well));
-        let mut withheld = self.withheld.remove(key).unwrap_or_default();
-        let before = self.zone.get(key);
+        // Whatever is contributed, the zone shows something of it.
+        let withheld = before.and_then(|_| self.withheld.remove(key));
+        let mut withheld = withheld.unwrap_or_default();
         let shown = before.filter(|_| !withheld.shown).map_or(&[][..], Rrset::rdata);
         let data = changed(&mut self.counts, key, shown, well);
         for (rdata, change) in sums(sick) {

@@ -146,7 +146,7 @@ impl Running {
         task.docker = self.docker;
         task.mesos = self.mesos;
         task.healthy = self.healthy;
-        task.faults.extend(self.faults);
+        task.status_faults = self.faults;
     }
 }
 
@@ -408,6 +408,7 @@ impl Told<'_> {
             network,
             healthy: None,
             faults,
+            status_faults: Vec::new(),
         };
         running.into_task(&mut task);
         task

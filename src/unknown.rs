@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::{AgentId, Cluster, Endpoint};
+use crate::cluster::{AgentId, Cluster, Endpoint, Numbered};
 use crate::name::Name;
 use crate::records::{Memo, Rules, framework_name, is_master};
 
@@ -11,8 +11,10 @@ use crate::records::{Memo, Rules, framework_name, is_master};
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Unknown {
     names: BTreeSet<Name>,
-    /// Some master is unresolved, so none of the numbered names below this domain is certain.
+    /// Some master is unresolved or untold, so none of the numbered names below this domain is certain.
     masters_of: Option<Name>,
+    /// Some agent is unresolved, and so are the names of its tasks.
+    with_tasks: bool,
 }
 
 impl Unknown {
@@ -27,8 +29,9 @@ impl Unknown {
         if is_unresolved(&cluster.leader) {
             unknown.add(rules, &[&[b"leader"], &[b"_tcp", b"_leader"], &[b"_udp", b"_leader"]]);
         }
-        let mut masters = cluster.masters.iter().chain(&cluster.leader);
-        if masters.any(|master| master.addresses.is_empty()) {
+        let mut masters = cluster.masters.told().iter().chain(&cluster.leader);
+        let untold = cluster.masters == Numbered::Untold;
+        if untold || masters.any(|master| master.addresses.is_empty()) {
             unknown.add(rules, &[&[b"master"]]);
             unknown.masters_of = Some(rules.domain.clone());
         }
@@ -36,9 +39,9 @@ impl Unknown {
         unknown
     }
 
-    /// Whether every name is known.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.masters_of.is_none()
+    /// Whether it depends on tasks, and not only on masters, agents and frameworks.
+    pub fn follows_tasks(&self) -> bool {
+        self.with_tasks
     }
 
     pub fn contains(&self, name: &Name) -> bool {
@@ -58,6 +61,7 @@ impl Unknown {
         if unresolved.is_empty() {
             return;
         }
+        self.with_tasks = true;
         self.add(rules, &[&[b"slave"], &[b"_tcp", b"_slave"]]);
         let mut memo = Memo::new(rules.clone());
         for (key, task) in cluster.tasks.iter().filter(|(key, _)| unresolved.contains(&key.agent)) {
@@ -107,7 +111,7 @@ mod tests {
         cluster.frameworks.insert(id, framework("host.example:1").into());
         assert!(!known(&cluster, "m.mesos") && !known(&cluster, "_framework._tcp.m.mesos"));
         assert!(known(&cluster, "leader.mesos") && known(&cluster, "_slave._tcp.mesos"));
-        cluster.masters = vec![endpoint("master.example:5050")];
+        cluster.masters = Numbered::Told(vec![endpoint("master.example:5050")]);
         assert!(!known(&cluster, "master5.mesos") && !known(&cluster, "master.mesos"));
         assert!(known(&cluster, "leader.mesos") && known(&cluster, "master5.m.mesos"));
         let agent = Agent { endpoint: Some(endpoint("agent.example:5051")), faults: Vec::new() };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::catalog::Catalog;
-use crate::cluster::{Cluster, Endpoint, Hosts};
+use crate::cluster::{Cluster, Endpoint, Hosts, Numbered};
 use crate::events::Event;
 use crate::live::{self, Asks, Live};
 use crate::mesos::Unread;
@@ -16,7 +16,7 @@ use crate::state::State;
 /// The one writer of snapshots.
 pub struct Watch {
     catalog: Catalog,
-    masters: Vec<Endpoint>,
+    masters: Numbered,
     hosts: Hosts,
     live: Live,
     unread: Arc<[Unread]>,
@@ -26,8 +26,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `masters` in the order of the names that number them.
-    pub fn new(rules: Rules, masters: Vec<Endpoint>) -> Watch {
+    pub fn new(rules: Rules, masters: Numbered) -> Watch {
         Watch {
             catalog: Catalog::new(rules),
             masters,
@@ -43,6 +42,7 @@ impl Watch {
     /// Takes in the masters in the order of the names that number them; no snapshot if they are
     /// the same as before.
     pub fn know(&mut self, masters: Vec<Endpoint>) -> Option<Snapshot> {
+        let masters = Numbered::Told(masters);
         if self.masters == masters {
             return None;
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesozone::cluster::Hosts;
+use mesozone::cluster::{Hosts, Numbered};
 use mesozone::config::Config;
 use mesozone::daemon;
 use mesozone::fence::Until;
@@ -61,7 +61,7 @@ fn snapshot(load: &Load) -> Snapshot {
     let completeness = Completeness::of_file(&state.cluster);
     let rules = Config::parse("[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n").expect("valid");
     let masters = rules.mesos.masters.iter().map(|master| master.endpoint.clone()).collect();
-    Watch::new(rules.rules, masters).read(state, completeness, Hosts::new())
+    Watch::new(rules.rules, Numbered::Told(masters)).read(state, completeness, Hosts::new())
 }
 
 fn open(site: &Site, server: &str) -> Target {

@@ -48,6 +48,12 @@ impl Daemon {
         Duration::from_nanos(nanos.sum())
     }
 
+    /// How many files and sockets it has open.
+    pub(crate) fn files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.process.id());
+        std::fs::read_dir(path).expect("a running process").count()
+    }
+
     /// Resident memory in MiB: now, and the most there was.
     pub(crate) fn resident(&self) -> (u64, u64) {
         let path = format!("/proc/{}/status", self.process.id());
