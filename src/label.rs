@@ -105,7 +105,7 @@ impl Label {
 const HASH_LEN: usize = 5;
 
 /// The first five characters of the z-base-32 of SHA-1 of a task id.
-fn hash5(task_id: &str) -> [u8; HASH_LEN] {
+pub fn hash5(task_id: &str) -> [u8; HASH_LEN] {
     const ALPHABET: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
     let digest = Sha1::digest(task_id.as_bytes());
     let bits = digest[..4].iter().fold(0_u32, |bits, octet| bits << 8 | u32::from(*octet));

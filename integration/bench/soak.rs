@@ -17,7 +17,6 @@ mod tests {
     pub(crate) mod site;
 }
 
-#[expect(dead_code, reason = "the load is measured by another")]
 mod running;
 
 use std::collections::BTreeMap;
@@ -73,7 +72,8 @@ fn main() {
         "count": STEADY_TASKS}}));
     let site = Site::start(Peer::Bind, &Setup::default());
     let config = std::fs::read_to_string(site.config()).expect("a configuration");
-    std::fs::write(site.config(), config.replace("10.0.0.1:5050", &master.address)).expect("a file");
+    std::fs::write(site.config(), config.replace("10.0.0.1:5050", &master.address))
+        .expect("a file");
     let before = site.peer.axfr();
     let daemon = Daemon::start(site.command(&["run"]));
     daemon.says("published");
@@ -187,7 +187,8 @@ fn names(master: &Simulated, max: usize) -> BTreeMap<String, String> {
         let label = |text: &str| text.replace('.', "-");
         let name = label(task["discovery"]["name"].as_str()?);
         let tail = agent.rsplit('-').next()?.to_lowercase();
-        let hash = mesozone::records::hash5(id);
+        let hash = mesozone::label::hash5(id);
+        let hash = std::str::from_utf8(&hash).expect("ASCII");
         Some((id.to_owned(), format!("{name}-{hash}-{tail}.marathon.mesos")))
     });
     names.take(max).collect()
