@@ -32,6 +32,9 @@ const STREAM_AGE: Duration = Duration::from_secs(10);
 const STREAM_BACK_OFF: Duration = Duration::from_secs(30);
 /// The least time between two polls, or two whole readings, that events ask for.
 const ASK_SPACING: Duration = Duration::from_secs(1);
+/// The least time before everything is read again because of a task that was never told: one that
+/// cannot be read is not told the next time either.
+const UNTOLD_SPACING: Duration = Duration::from_secs(30);
 
 type Publisher = watch::Sender<Option<Arc<Snapshot>>>;
 
@@ -113,6 +116,10 @@ pub async fn follow(
                 None
             }
         };
+        if std::mem::take(&mut course.stale) && listing.take().is_some() {
+            // Whether frameworks were to be listed is forgotten with it.
+            course.list_frameworks = course.stream.is_some();
+        }
         if std::mem::take(&mut course.resolve) && resolving.is_none() {
             let names = course.watch.host_names(course.watch.cluster());
             if !names.is_empty() {
@@ -142,6 +149,8 @@ struct Course<'c> {
     list_at: Instant,
     last_read: Instant,
     list_frameworks: bool,
+    /// What is being listed now was asked for before something newer was told.
+    stale: bool,
     /// Host names may be new, or old enough to be looked up again.
     resolve: bool,
     failing_since: Option<Instant>,
@@ -165,6 +174,7 @@ impl<'c> Course<'c> {
             list_at: now,
             last_read: now,
             list_frameworks: false,
+            stale: false,
             resolve: false,
             failing_since: None,
             pause: BACK_OFF.0,
@@ -208,9 +218,10 @@ impl<'c> Course<'c> {
         }
         let before = (self.watch.cluster().master_id.clone(), self.watch.completeness());
         if !whole.completeness.is_complete() && !whole.hold_left.is_zero() {
-            next = next.min(whole.hold_left);
+            next = next.min(whole.hold_left.max(ASK_SPACING));
         }
         (self.last_read, self.read_at) = (now, now + next);
+        self.stale = true;
         self.stream = whole.subscription;
         let (state, completeness) = (whole.state, whole.completeness);
         let snapshot = tokio::task::block_in_place(|| {
@@ -285,13 +296,17 @@ impl<'c> Course<'c> {
         let (snapshot, asks) = self.watch.tell(events);
         match asks {
             Asks::Nothing => {}
-            Asks::Hosts => self.resolve = true,
+            Asks::Hosts => {
+                self.resolve = true;
+                self.stale = true;
+            }
             Asks::Frameworks => {
                 self.resolve = true;
+                self.stale = true;
                 self.list_frameworks = true;
                 self.list_at = self.list_at.min(now + ASK_SPACING);
             }
-            Asks::Everything => self.read_at = self.read_at.min(self.last_read + ASK_SPACING),
+            Asks::Everything => self.read_at = self.read_at.min(self.last_read + UNTOLD_SPACING),
         }
         self.settled(&snapshot);
         snapshot

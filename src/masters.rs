@@ -299,7 +299,10 @@ impl Masters {
                 StatusCode::SERVICE_UNAVAILABLE => {
                     return Err(MasterError::Status(StatusCode::SERVICE_UNAVAILABLE));
                 }
-                status if path == CALLS && status.is_client_error() => {
+                status
+                    if path == CALLS
+                        && (status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED) =>
+                {
                     return Err(MasterError::Refused(status));
                 }
                 status => return Err(MasterError::Status(status)),

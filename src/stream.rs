@@ -14,6 +14,8 @@ use crate::state::State;
 const HEARTBEATS_MISSED_MAX: u32 = 5;
 /// What a master sends that does not say.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A stream that is silent for longer is not known to be alive, whatever its master says.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
 
 pub struct Subscription {
     body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
@@ -59,7 +61,8 @@ impl Subscription {
         let Some(Event::Subscribed { state, heartbeat }) = events.next() else {
             return Err(StreamError::Beginning);
         };
-        self.patience = heartbeat.unwrap_or(HEARTBEAT) * HEARTBEATS_MISSED_MAX;
+        let heartbeat = heartbeat.unwrap_or(HEARTBEAT).min(HEARTBEAT_MAX);
+        self.patience = heartbeat * HEARTBEATS_MISSED_MAX;
         self.ready = events.collect();
         Ok(*state)
     }
