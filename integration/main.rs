@@ -1,7 +1,10 @@
 //! One test binary: everything that needs the whole program, a server, or a recording.
 mod answering;
+mod asking;
 mod cases;
 mod documents;
+mod failover;
+mod following;
 mod harness;
 mod masters;
 mod peer;

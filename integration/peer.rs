@@ -196,6 +196,14 @@ impl Running {
         self.end(child).expect("a child of ours");
     }
 
+    /// Sends it a signal, `STOP` or `CONT`.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("a server that runs").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     fn end(&self, mut child: Child) -> io::Result<()> {
         child.kill()?;
         child.wait()?;

@@ -15,14 +15,14 @@ use crate::site::{Ran, Site};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A `mesozone run`; it ends with the value.
-struct Daemon {
+pub(crate) struct Daemon {
     process: Child,
     lines: Receiver<String>,
     log: Vec<String>,
 }
 
 impl Daemon {
-    fn start(site: &Site) -> Daemon {
+    pub(crate) fn start(site: &Site) -> Daemon {
         let mut command = site.command(&["run", "-v"]);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
@@ -35,7 +35,7 @@ impl Daemon {
 
     /// Waits for a line of the log that has `part` in it.
     #[track_caller]
-    fn says(&mut self, part: &str) -> String {
+    pub(crate) fn says(&mut self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) =
             self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
@@ -48,8 +48,23 @@ impl Daemon {
         panic!("no {part:?} in {:#?}", self.log);
     }
 
+    /// What it has said so far.
+    pub(crate) fn log(&mut self) -> &[String] {
+        self.log.extend(self.lines.try_iter());
+        &self.log
+    }
+
+    /// How many lines of the log so far have `part` in them.
+    pub(crate) fn count(&mut self, part: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(part)).count()
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
     /// Asks it to stop and waits for its end.
-    fn stop(mut self) -> (i32, Vec<String>) {
+    pub(crate) fn stop(mut self) -> (i32, Vec<String>) {
         let id = self.process.id().to_string();
         assert!(std::process::Command::new("kill").arg(id).status().unwrap().success());
         let code = self.process.wait().unwrap().code().unwrap_or(-1);
@@ -75,7 +90,7 @@ fn site(peer: Peer, master: &Simulated) -> Site {
 }
 
 /// The same, with a proxy before the name server.
-fn proxied(peer: Peer, master: &Simulated) -> (Site, Proxy) {
+pub(crate) fn proxied(peer: Peer, master: &Simulated) -> (Site, Proxy) {
     let site = Site::start(peer, &Setup::default());
     let proxy = Proxy::to(site.peer.addr());
     site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
@@ -90,7 +105,7 @@ fn follow(site: &Site, master: &Simulated) {
 }
 
 #[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
@@ -98,7 +113,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn desired(site: &Site) -> String {
+pub(crate) fn desired(site: &Site) -> String {
     site.run(&["records", "--format", "tsv"]).exits(0).stdout
 }
 

@@ -63,6 +63,20 @@ impl Site {
         std::fs::write(self.config(), text).unwrap();
     }
 
+    /// Has it read from these masters, with more lines for `[mesos]`.
+    pub(crate) fn follow(&self, masters: &[String], mesos: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let (_, rest) = text.split_once("[[target]]").unwrap();
+        let text = format!("[mesos]\nmasters = {masters:?}\n{mesos}\n[[target]]{rest}");
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    /// Adds tables to the configuration.
+    pub(crate) fn add(&self, tables: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), text + tables).unwrap();
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("mesozone.toml")
     }

@@ -1,6 +1,6 @@
 //! Following the masters' election in real ZooKeeper.
 
-mod server;
+pub(crate) mod server;
 
 use std::io;
 use std::path::Path;
@@ -104,7 +104,7 @@ impl io::Write for Log {
 }
 
 /// A client that changes what is there, by itself in time.
-async fn admin(servers: &[Server]) -> Client {
+pub(crate) async fn admin(servers: &[Server]) -> Client {
     admin_as(servers, None).await
 }
 
@@ -118,7 +118,7 @@ async fn admin_as(servers: &[Server], auth: Option<&str>) -> Client {
     connector.connect(&addresses.join(",")).await.expect("a server that answers")
 }
 
-async fn make(client: &Client, path: &str, data: &[u8]) {
+pub(crate) async fn make(client: &Client, path: &str, data: &[u8]) {
     let open = CreateMode::Persistent.with_acls(Acls::anyone_all());
     client.create(path, data, &open).await.unwrap_or_else(|error| panic!("{path}: {error}"));
 }
@@ -134,7 +134,7 @@ fn master_at(port: u16) -> Vec<u8> {
 }
 
 /// A master that stands for election below a path: it resigns when this is dropped.
-async fn stand(servers: &[Server], path: &str, port: u16) -> Client {
+pub(crate) async fn stand(servers: &[Server], path: &str, port: u16) -> Client {
     let client = admin(servers).await;
     let node = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
     let prefix = format!("{path}/json.info_");

@@ -218,7 +218,8 @@ fn keep_addresses(known: Option<&Endpoint>, told: &mut Option<Endpoint>) {
 mod tests {
     use super::*;
     use crate::events::EventReader;
-    use crate::state::{self, State};
+    use crate::snapshot::Recovering;
+    use crate::state::{self, State, StateReader};
 
     fn fixture(name: &str) -> Vec<u8> {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -289,5 +290,138 @@ mod tests {
             "9e-failover-all-back/state.json",
             &[],
         );
+    }
+
+    const LOST: &str = "5-after-kills-teardown-disconnect";
+    const RECOVERING: Completeness = Completeness::Recovering(Recovering::Agents(1));
+
+    /// The agents of a recorded `/slaves`, from anything that is in its text.
+    fn listed(text: &[u8]) -> Cluster {
+        let mut reader = StateReader::new();
+        reader.push(text);
+        reader.finish_agents().unwrap().cluster
+    }
+
+    fn agents_of(folder: &str) -> Cluster {
+        listed(&fixture(&format!("{folder}/slaves.json")))
+    }
+
+    /// A recorded state, then recorded polls; how many agents there are after each, and the end.
+    fn polled(state: &str, polls: &[(&str, Completeness)]) -> (Vec<usize>, Cluster) {
+        let State { mut cluster, waiting, .. } = recorded(&format!("{state}/state.json"));
+        let mut live = Live::new(waiting);
+        let poll = |(folder, completeness): &(&str, Completeness)| {
+            live.agents_polled(&mut cluster, &agents_of(folder), *completeness);
+            cluster.agents.len()
+        };
+        (polls.iter().map(poll).collect(), cluster)
+    }
+
+    #[test]
+    fn an_agent_that_is_not_listed_is_believed_gone_at_the_second_poll() {
+        use Completeness::Complete;
+        let (lost, back) = (("6-agent-lost", Complete), ("7-agent-back", Complete));
+        let (counts, cluster) = polled(LOST, &[lost, lost, lost]);
+        assert_eq!(counts, [2, 1, 1]);
+        assert_eq!(cluster.agents, recorded("6-agent-lost/state.json").cluster.agents);
+        assert_eq!(polled(LOST, &[lost, back, lost]).0, [2, 2, 2], "absent twice, not in a row");
+    }
+
+    #[test]
+    fn no_absence_is_believed_while_the_cluster_recovers() {
+        let (held, lost) = (("6-agent-lost", RECOVERING), ("6-agent-lost", Completeness::Complete));
+        assert_eq!(polled(LOST, &[held, held, held]).0, [2, 2, 2]);
+        assert_eq!(polled(LOST, &[held, held, lost, lost]).0, [2, 2, 2, 1]);
+    }
+
+    #[test]
+    fn an_agent_that_is_back_is_listed_as_it_was() {
+        use Completeness::Complete;
+        let (lost, back) = (("6-agent-lost", Complete), ("7-agent-back", Complete));
+        let before = recorded(&format!("{LOST}/state.json")).cluster;
+        let (counts, cluster) = polled(LOST, &[lost, lost, back]);
+        assert_eq!(counts, [2, 1, 2]);
+        assert_eq!(cluster.agents, before.agents);
+        assert_eq!(cluster.agents, recorded("7-agent-back/state.json").cluster.agents);
+        // One who was gone is missed twice again.
+        assert_eq!(polled(LOST, &[lost, lost, back, lost, lost]).0, [2, 1, 2, 2, 1]);
+    }
+
+    #[test]
+    fn an_agent_is_where_it_was_last_listed() {
+        let text = String::from_utf8(fixture("7-agent-back/slaves.json")).unwrap();
+        let moved = listed(text.replace("127.0.0.3:5051", "127.0.0.33:5052").as_bytes());
+        let State { mut cluster, waiting, .. } = recorded("7-agent-back/state.json");
+        let tasks = cluster.tasks.clone();
+        for completeness in [RECOVERING, Completeness::Complete] {
+            Live::new(waiting.clone()).agents_polled(&mut cluster, &moved, completeness);
+            let endpoints = cluster.agents.values().filter_map(|agent| agent.endpoint.as_ref());
+            let hosts: Vec<String> = endpoints.map(|endpoint| endpoint.authority(0)).collect();
+            assert_eq!(hosts, ["127.0.0.33:5052", "127.0.0.2:5051"]);
+            assert_eq!(cluster.tasks, tasks);
+        }
+    }
+
+    #[test]
+    fn agents_that_are_disconnected_restarted_or_deactivated_stay_with_their_tasks() {
+        use Completeness::Complete;
+        for (state, folder) in [
+            ("16a-agent-disconnected", "16b-agent-restarted"),
+            ("16b-agent-restarted", "16a-agent-disconnected"),
+            ("16b-agent-restarted", "16c-framework-disconnected"),
+            ("8-agent-left-agent-gone", "8b-agent-deactivated"),
+        ] {
+            let before = recorded(&format!("{state}/state.json")).cluster;
+            let (counts, cluster) = polled(state, &[(folder, Complete); 3]);
+            assert_eq!(counts, [2, 2, 2], "{folder}");
+            assert_eq!(cluster.agents, before.agents, "{folder}");
+            assert_eq!(cluster.tasks, before.tasks, "{folder}");
+            let after = recorded(&format!("{folder}/state.json")).cluster;
+            assert_eq!(cluster.agents, after.agents, "{folder}");
+        }
+    }
+
+    #[test]
+    fn polls_tell_of_the_agents_that_a_stream_did_not_see_go() {
+        let (mut cluster, mut live) = replayed("2-stream/subscribe-json.recordio", usize::MAX);
+        let last = recorded("8b-agent-deactivated/state.json").cluster;
+        assert!(cluster.agents.len() > last.agents.len(), "one was marked gone");
+        for _ in 0..2 {
+            let agents = agents_of("8b-agent-deactivated");
+            live.agents_polled(&mut cluster, &agents, Completeness::Complete);
+        }
+        assert_eq!(cluster.agents, last.agents);
+    }
+
+    #[test]
+    fn recovered_agents_are_waited_for_until_they_are_back_or_gone_from_both_lists() {
+        let nobody = "9a-failover-nobody-back";
+        let back = |folder| polled(nobody, &[(folder, RECOVERING)]).1;
+        assert_eq!(back(nobody).recovered.len(), 2);
+        let one = back("9c-failover-one-agent-back");
+        assert_eq!((one.agents.len(), one.recovered.len()), (1, 1));
+        let both = back("9d-failover-both-agents-back");
+        assert_eq!((both.agents.len(), both.recovered.len()), (2, 0));
+        // One of them is registered there, and the other unreachable.
+        let gone = back("6-agent-lost");
+        assert_eq!((gone.agents.len(), gone.recovered.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_disconnected_framework_keeps_its_name_and_its_tasks() {
+        let mut cluster = recorded("16b-agent-restarted/state.json").cluster;
+        let (before, after) = (cluster.clone(), recorded("16c-framework-disconnected/state.json"));
+        frameworks_polled(&mut cluster, &after.cluster);
+        for other in [&before, &after.cluster] {
+            assert_eq!(cluster.frameworks, other.frameworks);
+            assert_eq!(cluster.tasks, other.tasks);
+        }
+        let mut cluster = recorded(&format!("{LOST}/state.json")).cluster;
+        let before = cluster.clone();
+        let mut reader = StateReader::new();
+        reader.push(&fixture(&format!("{LOST}/state-summary.json")));
+        frameworks_polled(&mut cluster, &reader.finish_frameworks().unwrap().cluster);
+        assert_eq!(cluster.frameworks, before.frameworks);
+        assert_eq!(cluster.tasks, before.tasks);
     }
 }
