@@ -193,7 +193,7 @@ fn until_a_whole_snapshot_a_missing_name_is_a_failure_and_a_known_one_is_answere
 #[test]
 fn no_query_sees_a_missing_name_through_a_failover() {
     let master = Simulated::start(&["--elected-ago", "60"]);
-    let mut daemon = Daemon::start(&[url(&master)], "");
+    let mut daemon = Daemon::start(&[url(&master)], "watch = \"poll\"");
     let whole = daemon.until("search.marathon.mesos", is_found);
     let agents = daemon.ask("slave.mesos");
     let keeps = |daemon: &Daemon| {
@@ -240,7 +240,7 @@ fn answers_cut_short_change_nothing() {
         let date = "Date: Tue, 15 Nov 1994 08:12:31 GMT";
         answer("200 OK", &[date, &length], &body.as_bytes()[..sent])
     });
-    let mut daemon = Daemon::start(&[format!("http://{}", master.address)], "");
+    let mut daemon = Daemon::start(&[format!("http://{}", master.address)], "watch = \"poll\"");
     daemon.until("web.marathon.mesos", is_found);
     cut.store(true, Ordering::Relaxed);
     daemon.says("broke off");

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use mesozone::catalog::Catalog;
 use mesozone::cluster::Endpoint;
-use mesozone::mesos;
 use mesozone::records::{IpSource, LabelRules, Rules, Unhealthy};
 use mesozone::rr::Ttl;
+use mesozone::state;
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -49,7 +49,7 @@ impl Case {
 fn records_of(folder: &Path) -> Vec<String> {
     let case: Case =
         serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
-    let state = mesos::parse(&std::fs::read(folder.join("state.json")).unwrap()).unwrap();
+    let state = state::parse(&std::fs::read(folder.join("state.json")).unwrap()).unwrap();
     let mut cluster = state.cluster;
     cluster.masters = case.masters.iter().map(|text| Endpoint::parse(text).unwrap()).collect();
     cluster.resolve(&[("localhost".into(), vec!["127.0.0.1".parse().unwrap()])].into());

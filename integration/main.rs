@@ -14,3 +14,4 @@ mod simulated;
 mod simulated_master;
 mod site;
 mod tidy;
+mod zookeeper;

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// Longer than an answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A running simulated master; it ends with the value.
 pub(crate) struct Simulated {
     process: Child,
@@ -41,7 +44,7 @@ impl Simulated {
 
     pub(crate) fn connect(&self, request: &Request) -> BufReader<TcpStream> {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(
             stream,
             "{} {} HTTP/1.1\r\nHost: {}\r\n",
@@ -72,11 +75,112 @@ impl Simulated {
         json_of(self.send(&Request::call(name)))
     }
 
+    /// A stream of events, from its first record on.
+    #[track_caller]
+    pub(crate) fn subscribe(&self) -> Events {
+        let mut stream = self.connect(&Request::call("SUBSCRIBE"));
+        let (status, headers) = read_head(&mut stream);
+        assert_eq!((status.as_str(), headers["transfer-encoding"].as_str()), ("200 OK", "chunked"));
+        Events { stream, unread: vec![], chunks: vec![] }
+    }
+
     pub(crate) fn control(&self, body: Value) -> Value {
         let body = body.to_string();
         let path = "/control".to_owned();
         json_of(self.send(&Request { method: "POST".to_owned(), path, headers: vec![], body }))
     }
+}
+
+/// A stream of events, as it is read.
+pub(crate) struct Events {
+    stream: BufReader<TcpStream>,
+    unread: Vec<u8>,
+    /// The lengths of the chunks so far.
+    pub(crate) chunks: Vec<usize>,
+}
+
+/// How a stream ended.
+#[derive(Debug, PartialEq)]
+pub(crate) enum End {
+    /// With a last chunk.
+    Ended,
+    /// The connection closed without one.
+    Closed,
+}
+
+impl Events {
+    /// The next record, however the chunks lie about it.
+    pub(crate) fn next(&mut self) -> Result<Value, End> {
+        loop {
+            if let Some(end) = self.unread.iter().position(|&octet| octet == b'\n') {
+                let length = std::str::from_utf8(&self.unread[..end]).unwrap();
+                let length: usize = length.parse().unwrap();
+                if self.unread.len() > end + length {
+                    let record = serde_json::from_slice(&self.unread[end + 1..=end + length]);
+                    self.unread.drain(..=end + length);
+                    return Ok(record.unwrap());
+                }
+            }
+            self.read_chunk()?;
+        }
+    }
+
+    fn read_chunk(&mut self) -> Result<(), End> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).map_err(closed)?;
+        if !line.ends_with('\n') {
+            return Err(End::Closed);
+        }
+        let length = usize::from_str_radix(line.trim(), 16).unwrap();
+        let mut chunk = vec![0; length + 2];
+        self.stream.read_exact(&mut chunk).map_err(closed)?;
+        assert!(chunk.ends_with(b"\r\n"));
+        if length == 0 {
+            return Err(End::Ended);
+        }
+        self.chunks.push(length);
+        self.unread.extend_from_slice(&chunk[..length]);
+        Ok(())
+    }
+
+    /// The next record that is no heartbeat.
+    #[track_caller]
+    pub(crate) fn event(&mut self) -> Value {
+        loop {
+            match self.next() {
+                Ok(record) if record["type"] == "HEARTBEAT" => {}
+                Ok(record) => return record,
+                Err(end) => panic!("the stream is over: {end:?}"),
+            }
+        }
+    }
+
+    /// How the stream ends, once all that is still to come has been read.
+    pub(crate) fn end(&mut self) -> End {
+        loop {
+            if let Err(end) = self.next() {
+                return end;
+            }
+        }
+    }
+
+    /// Whether nothing is left to read and nothing at all comes for so long.
+    pub(crate) fn is_quiet(&mut self, time: Duration) -> bool {
+        if !self.unread.is_empty() || !self.stream.buffer().is_empty() {
+            return false;
+        }
+        self.stream.get_ref().set_read_timeout(Some(time)).unwrap();
+        let read = self.stream.get_ref().peek(&mut [0]);
+        self.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        read.is_err()
+    }
+}
+
+/// A connection that ends within a chunk; one on which nothing comes is still open.
+#[track_caller]
+fn closed(error: std::io::Error) -> End {
+    assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "the stream stands still");
+    End::Closed
 }
 
 impl Drop for Simulated {

@@ -1,8 +1,11 @@
 //! The simulated master against the recorded answers of a real one.
 
+mod failover;
+mod stream;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -105,6 +108,41 @@ fn credentials_are_asked_for_as_a_real_master_does() {
 }
 
 #[test]
+fn each_realm_has_its_own_credentials() {
+    let master = Simulated::start(&["--auth-readonly", "dns:s3cret", "--auth-readwrite", "dns:x"]);
+    let status = |request: Request, credentials: &str| {
+        let answer = master.send(&request.with(&format!("Authorization: Basic {credentials}")));
+        (answer.status, answer.headers.get("www-authenticate").cloned())
+    };
+    let ok = ("200 OK".to_owned(), None);
+    let refused = |realm: &str| {
+        let challenge = format!("Basic realm=\"mesos-master-{realm}\"");
+        ("401 Unauthorized".to_owned(), Some(challenge))
+    };
+    // dns:s3cret, then dns:x.
+    for (credentials, read_only, read_write) in [
+        ("ZG5zOnMzY3JldA==", ok.clone(), refused("readwrite")),
+        ("ZG5zOng=", refused("readonly"), ok.clone()),
+    ] {
+        for path in ["/state", "/slaves", "/state-summary", "/metrics/snapshot"] {
+            assert_eq!(status(Request::get(path), credentials), read_only, "{path}");
+        }
+        assert_eq!(status(Request::call("GET_STATE"), credentials), read_write);
+    }
+}
+
+#[test]
+fn a_master_without_the_operator_api_has_no_such_page() {
+    let master = Simulated::start(&["--no-v1"]);
+    let answer = master.send(&Request::call("SUBSCRIBE"));
+    let other = master.send(&Request::get("/nowhere"));
+    assert_eq!((answer.status, answer.body), (other.status, other.body));
+    assert_eq!(master.send(&Request::get("/state")).status, "200 OK");
+    let master = Simulated::start(&["--v1-status", "503"]);
+    assert_eq!(master.send(&Request::call("GET_STATE")).status, "503 Service Unavailable");
+}
+
+#[test]
 fn a_leader_redirects_to_itself_even_without_credentials() {
     let master = Simulated::start(&["--auth", "dns:s3cret"]);
     let answer = master.send(&Request::get("/master/redirect"));
@@ -119,8 +157,9 @@ fn a_call_of_another_content_type_is_refused() {
     assert_eq!(Simulated::start(&[]).send(&call).status, "415 Unsupported Media Type");
 }
 
-/// Collects `path: type` of all that is in the value, the members of an array merged.  Ended tasks count
-/// as tasks: which of a task's members they have depends on the task, not on its end.
+/// Collects `path: type` of all that is in the value, the members of an array merged.  Tasks that
+/// ended or are unreachable count as tasks, and frameworks that ended as frameworks: which members
+/// they have depends on what they are, not on their end.
 fn types(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     let kind = match value {
         Value::Null => "null",
@@ -133,7 +172,8 @@ fn types(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     };
     found.insert(format!("{path}: {kind}"));
     for (key, member) in value.as_object().into_iter().flatten() {
-        types(member, &format!("{path}.{}", key.replace("completed_tasks", "tasks")), found);
+        let key = key.trim_start_matches("completed_").trim_start_matches("unreachable_");
+        types(member, &format!("{path}.{key}"), found);
     }
     for member in value.as_array().into_iter().flatten() {
         types(member, &format!("{path}[]"), found);
@@ -141,7 +181,8 @@ fn types(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 }
 
 /// What the recordings have and the simulation has not: the part of the path, and why.
-const ABSENT: [(&str, &str); 7] = [
+const ABSENT: [(&str, &str); 8] = [
+    ("task_added.task.statuses[].message", "no health check says why it failed"),
     ("container_id.parent", "no pods, so no nested containers"),
     ("executors[].labels", "only the executor of a pod had labels"),
     ("executor_info.labels", "only the executor of a pod had labels"),
@@ -164,26 +205,90 @@ fn has_the_types_of(ours: &[Value], theirs: &[&str]) {
     assert!(extra.is_empty() && missing.is_empty(), "extra {extra:#?}\nmissing {missing:#?}");
 }
 
+/// The folders in which something had ended, was lost or was not back.
+const FOLDERS: [&str; 8] = [
+    "3-running",
+    "5-after-kills-teardown-disconnect",
+    "6-agent-lost",
+    "8-agent-left-agent-gone",
+    "8b-agent-deactivated",
+    "9a-failover-nobody-back",
+    "9c-failover-one-agent-back",
+    "16a-agent-disconnected",
+];
+
 #[test]
 fn every_answer_has_the_keys_and_types_of_a_real_one() {
     let master = Simulated::start(&["--tasks", "400", "--lost-agents", "2"]);
     for name in ["search", "checkout", "billing"] {
         master.control(json!({"kill": {"name": name}}));
     }
-    let both = |name: &str| {
-        [format!("3-running/{name}.json"), format!("9c-failover-one-agent-back/{name}.json")]
-    };
-    let check = |ours, name: &str| {
-        let theirs = both(name);
-        has_the_types_of(&[ours], &[&theirs[0], &theirs[1]]);
-    };
-    check(master.get("/state"), "state");
-    check(master.get("/slaves"), "slaves");
-    check(master.call("GET_STATE"), "v1-get_state");
+    let paths = ["/state", "/slaves", "/state-summary"];
+    let mut ours: Vec<Vec<Value>> = paths.map(|path| vec![master.get(path)]).to_vec();
+    let mut in_v1 = vec![master.call("GET_STATE")];
+    for change in [
+        json!({"teardown": "chronos"}),
+        json!({"framework-disconnected": "aurora"}),
+        json!({"agent-unreachable": 0}),
+        json!({"agent-leaves": 1}),
+        json!({"agent-marked-gone": 2}),
+        json!({"agent-deactivated": 3}),
+        json!({"agent-disconnected": 4}),
+        json!({"frameworks-back": true}),
+        json!({"stage": "recovered"}),
+        json!({"agents-back": 3}),
+    ] {
+        master.control(change);
+        ours.iter_mut().zip(paths).for_each(|(ours, path)| ours.push(master.get(path)));
+        in_v1.push(master.call("GET_STATE"));
+    }
+    ours.push(in_v1);
+    for (ours, name) in ours.iter().zip(["state", "slaves", "state-summary", "v1-get_state"]) {
+        let names = FOLDERS.map(|folder| format!("{folder}/{name}.json"));
+        let theirs: Vec<&str> =
+            names.iter().map(String::as_str).filter(|name| fixture(name).exists()).collect();
+        assert!(theirs.len() > 2, "{name}");
+        has_the_types_of(ours, &theirs);
+    }
     has_the_types_of(&[master.get("/version")], &["3-running/version.json"]);
     has_the_types_of(&[master.call("GET_MASTER")], &["3-running/v1-get_master.json"]);
     has_the_types_of(&[master.call("GET_VERSION")], &["3-running/v1-get_version.json"]);
     has_the_types_of(&[master.call("GET_HEALTH")], &["3-running/v1-get_health.json"]);
+}
+
+#[test]
+fn the_old_driver_gives_a_framework_the_address_of_its_scheduler_but_not_in_v1() {
+    let master = Simulated::start(&["--scheduler-pids"]);
+    for path in ["/state", "/state-summary"] {
+        let pid = &master.get(path)["frameworks"][0]["pid"];
+        let (name, address) = pid.as_str().unwrap().split_once('@').unwrap();
+        assert!(name.starts_with("scheduler-"), "{name}");
+        assert_eq!(address, "10.0.255.1:36000", "{path}");
+    }
+    let v1 = master.call("GET_STATE");
+    let framework = &v1["get_state"]["get_frameworks"]["frameworks"][0];
+    assert!(!framework.to_string().contains("scheduler-"), "{framework}");
+}
+
+#[test]
+fn the_summary_counts_what_the_state_lists() {
+    let master = Simulated::start(&["--tasks", "200", "--agents", "8"]);
+    master.control(json!({"kill": {"name": "search", "count": 2}}));
+    master.control(json!({"agent-unreachable": 0}));
+    let (state, summary) = (master.get("/state"), master.get("/state-summary"));
+    assert_eq!(summary["slaves"].as_array().unwrap().len(), 7);
+    let frameworks = state["frameworks"].as_array().unwrap();
+    for (listed, counted) in frameworks.iter().zip(summary["frameworks"].as_array().unwrap()) {
+        let all = ["tasks", "unreachable_tasks", "completed_tasks"];
+        let tasks = all.iter().flat_map(|key| listed[key].as_array().unwrap());
+        let tasks: Vec<_> = tasks.collect();
+        for state in ["TASK_RUNNING", "TASK_KILLED", "TASK_LOST", "TASK_UNREACHABLE"] {
+            let count = tasks.iter().filter(|task| task["state"] == state).count();
+            assert_eq!(counted[state], count, "{state}");
+        }
+        let agents: BTreeSet<_> = tasks.iter().map(|task| task["slave_id"].to_string()).collect();
+        assert_eq!(counted["slave_ids"].as_array().unwrap().len(), agents.len());
+    }
 }
 
 fn tasks(state: &Value) -> Vec<&Value> {
@@ -394,48 +499,4 @@ fn a_recorded_folder_is_served_as_it_is() {
         let recorded = fs::read(folder.join(format!("{name}.json"))).unwrap();
         assert!(master.send(&request).body == recorded, "{name}");
     }
-}
-
-/// The next record of a stream, undoing the chunks as far as it reaches.
-fn record(stream: &mut impl BufRead, unread: &mut Vec<u8>) -> Value {
-    loop {
-        if let Some(end) = unread.iter().position(|&octet| octet == b'\n') {
-            let length: usize = std::str::from_utf8(&unread[..end]).unwrap().parse().unwrap();
-            if unread.len() > end + length {
-                let record = serde_json::from_slice(&unread[end + 1..=end + length]).unwrap();
-                unread.drain(..=end + length);
-                return record;
-            }
-        }
-        let mut line = String::new();
-        stream.read_line(&mut line).unwrap();
-        let mut chunk = vec![0; usize::from_str_radix(line.trim(), 16).unwrap() + 2];
-        stream.read_exact(&mut chunk).unwrap();
-        unread.extend_from_slice(&chunk[..chunk.len() - 2]);
-    }
-}
-
-#[test]
-fn a_stream_begins_with_the_state_and_carries_each_change() {
-    let master = Simulated::start(&[]);
-    let mut stream = master.connect(&Request::call("SUBSCRIBE"));
-    read_head(&mut stream);
-    let mut unread = Vec::new();
-    let first = record(&mut stream, &mut unread);
-    assert_eq!(first["subscribed"]["get_state"], master.call("GET_STATE")["get_state"]);
-    assert_eq!(record(&mut stream, &mut unread), json!({"type": "HEARTBEAT"}));
-    master.control(json!({"start": {"framework": "marathon", "name": "web"}}));
-    let added = record(&mut stream, &mut unread);
-    assert_eq!(added["task_added"]["task"]["state"], "TASK_STAGING");
-    assert_eq!(record(&mut stream, &mut unread)["task_updated"]["state"], "TASK_STARTING");
-    let running = record(&mut stream, &mut unread);
-    let status = &running["task_updated"]["status"];
-    assert_eq!(status["task_id"], added["task_added"]["task"]["task_id"]);
-    assert_eq!(status["state"], "TASK_RUNNING");
-    master.control(json!({"kill": {"name": "web"}}));
-    assert_eq!(record(&mut stream, &mut unread)["task_updated"]["state"], "TASK_KILLED");
-    master.control(json!({"stage": "no-leader"}));
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).unwrap();
-    assert!(rest.is_empty(), "no last chunk");
 }

@@ -11,21 +11,24 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Watch as Watching};
 use crate::daemon;
 use crate::fence::Found;
 use crate::masters::Masters;
-use crate::mesos;
 use crate::plan::{Plan, PlanId};
 use crate::publish::{Applied, Hold};
 use crate::report::{self, About, Style};
+use crate::resolve::Resolver;
 use crate::rr::{Rdata, Ttl};
 use crate::snapshot::{Completeness, Snapshot};
+use crate::state::{State, StateReader};
 use crate::target::Target;
 use crate::update::{self, FenceStep, Packer};
 use crate::watch::Watch;
 use crate::zone::Key;
 
+/// Octets of a saved state read at a time.
+const CHUNK: usize = 256 * 1024;
 const DEFAULT_CONFIGS: [&str; 2] = ["mesozone.toml", "/etc/mesozone/mesozone.toml"];
 
 #[derive(Parser)]
@@ -219,33 +222,44 @@ fn load(path: Option<&Path>) -> Result<Config> {
 
 /// The snapshot of a saved state, or of what the leading master says now.
 async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
-    let endpoints = config.mesos.masters.iter().map(|master| master.endpoint.clone());
-    let mut watch = Watch::new(config.rules.clone(), endpoints.collect());
-    let snapshot = match &source.state {
+    let (state, completeness, endpoints) = match &source.state {
         Some(path) => {
-            let body = read_state(path)?;
-            let state =
-                mesos::parse(&body).with_context(|| format!("reading {}", path.display()))?;
+            let state = read_state(path)?;
             let completeness = Completeness::of_file(&state.cluster);
-            watch.publish(state, completeness).await
+            let configured = config.mesos.masters.iter().map(|master| master.endpoint.clone());
+            (state, completeness, configured.collect())
         }
         None => {
-            let answer = Masters::new(&config.mesos)?.state().await?;
-            info!("state read from {}", answer.leader);
-            watch.publish(answer.state, answer.completeness).await
+            let masters = Masters::new(&config.mesos)?;
+            let whole = masters.read(Watching::Poll).await?;
+            info!("state read from {}", whole.leader);
+            (whole.state, whole.completeness, masters.endpoints())
         }
     };
+    let mut watch = Watch::new(config.rules.clone(), endpoints);
+    let hosts = Resolver::default().hosts_of(watch.host_names(&state.cluster)).await;
+    let snapshot = watch.read(state, completeness, hosts);
     tell_skipped(&snapshot);
     Ok(snapshot)
 }
 
-fn read_state(path: &Path) -> Result<Vec<u8>> {
-    if path != Path::new("-") {
-        return std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+/// Reads a saved state piece by piece: it may be larger than what it tells.
+fn read_state(path: &Path) -> Result<State> {
+    let about = || match path == Path::new("-") {
+        true => "reading the state from standard input".to_owned(),
+        false => format!("reading {}", path.display()),
+    };
+    let mut from: Box<dyn Read> = match path == Path::new("-") {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(path).with_context(about)?),
+    };
+    let (mut reader, mut chunk) = (StateReader::new(), vec![0; CHUNK]);
+    loop {
+        match from.read(&mut chunk).with_context(about)? {
+            0 => return reader.finish().with_context(about),
+            length => reader.push(&chunk[..length]),
+        }
     }
-    let mut body = Vec::new();
-    std::io::stdin().read_to_end(&mut body).context("reading the state from standard input")?;
-    Ok(body)
 }
 
 fn tell_skipped(snapshot: &Snapshot) {

@@ -15,8 +15,8 @@ use crate::name::Name;
 use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
 use crate::scope::{Pattern, Scope};
-use crate::setting::{Domain, Interval, IpSources, Seconds, ServerAddress, Span, Text, Watch};
-pub use crate::setting::{Master, Scheme};
+use crate::setting::{Domain, Interval, IpSources, Seconds, ServerAddress, Span, Text, Way};
+pub use crate::setting::{Ensemble, Master, Scheme, Watch};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug)]
@@ -31,8 +31,17 @@ pub struct Config {
 /// Where the cluster is read.
 #[derive(Clone, Debug)]
 pub struct Mesos {
+    /// Those named one by one; there is at least one of them or one ensemble.
     pub masters: Vec<Master>,
+    /// Where masters are found by their election.
+    pub ensembles: Vec<Ensemble>,
+    /// `user:password` for every ensemble.
+    pub zk_auth: Option<Secret>,
+    pub watch: Watch,
+    /// Polling: of the state. Streaming: of the agents.
     pub poll_interval: Duration,
+    /// Streaming: how often everything is read again.
+    pub reconcile_interval: Duration,
     pub failover_hold: Duration,
     /// To connect, and of silence while reading.
     pub timeout: Duration,
@@ -138,6 +147,13 @@ pub enum ConfigError {
     NoCa,
     #[error("[mesos] masters: at least one is needed")]
     NoMaster,
+    #[error(
+        "[mesos] masters: a zk:// entry holds no user and password; put `user:password` into a \
+         file and name it, zk_auth_file"
+    )]
+    Password,
+    #[error("[mesos]: give zk_auth_file or zk_auth_env, not both")]
+    TwoZkAuths,
     #[error("[server] listen: at least one address is needed")]
     NoListen,
     #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
@@ -233,11 +249,15 @@ struct Raw {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMesos {
-    masters: Vec<Text<Master>>,
-    #[serde(default, rename = "watch")]
-    _watch: Option<Text<Watch>>,
+    masters: Vec<Text<Way>>,
+    zk_auth_file: Option<PathBuf>,
+    zk_auth_env: Option<String>,
+    #[serde(default = "by_stream")]
+    watch: Text<Watch>,
     #[serde(default = "every::<10>")]
     poll_interval: Text<Interval>,
+    #[serde(default = "every::<300>")]
+    reconcile_interval: Text<Interval>,
     #[serde(default = "secs::<600>")]
     failover_hold: Text<Span>,
     #[serde(default = "secs::<30>")]
@@ -347,13 +367,26 @@ impl RawMesos {
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
             return Err(ConfigError::HalfCertificate);
         }
-        let https = self.masters.iter().any(|master| master.0.scheme == Scheme::Https);
+        let (mut masters, mut ensembles) = (Vec::new(), Vec::new());
+        for way in self.masters {
+            match way.0 {
+                Way::Master(master) => masters.push(master),
+                Way::Ensemble(ensemble) => ensembles.push(ensemble),
+                Way::Password => return Err(ConfigError::Password),
+            }
+        }
+        let https = masters.iter().any(|master| master.scheme == Scheme::Https);
         if https && self.tls.ca_file.is_none() {
             return Err(ConfigError::NoCa);
         }
+        let zk_auth = secret(self.zk_auth_file, self.zk_auth_env);
         Ok(Mesos {
-            masters: self.masters.into_iter().map(|master| master.0).collect(),
+            masters,
+            ensembles,
+            zk_auth: zk_auth.map_err(|()| ConfigError::TwoZkAuths)?,
+            watch: self.watch.0,
             poll_interval: self.poll_interval.0,
+            reconcile_interval: self.reconcile_interval.0,
             failover_hold: self.failover_hold.0,
             timeout: self.timeout.0,
             auth: self.auth.map(RawAuth::check).transpose()?,
@@ -469,6 +502,10 @@ fn secs<const COUNT: u64>() -> Text<Span> {
     Text(Duration::from_secs(COUNT))
 }
 
+fn by_stream() -> Text<Watch> {
+    Text(Watch::Stream)
+}
+
 fn every<const COUNT: u64>() -> Text<Interval> {
     Text(Duration::from_secs(COUNT))
 }
@@ -516,6 +553,26 @@ mod tests {
     }
 
     #[test]
+    fn masters_are_named_or_found_by_zookeeper() {
+        let text = "[mesos]\nmasters = [\"zk://a,b/mesos/\"]\nzk_auth_file = \"zk\"\n";
+        let mesos = Config::parse(text).unwrap().mesos;
+        assert!(mesos.masters.is_empty());
+        assert_eq!(mesos.ensembles[0].to_string(), "zk://a:2181,b:2181/mesos");
+        assert_eq!(mesos.zk_auth, Some(Secret::File("zk".into())));
+        let mixed = "[mesos]\nmasters = [\"http://10.0.0.1\", \"zk://a/mesos\", \"10.0.0.2\"]\n";
+        let mesos = Config::parse(mixed).unwrap().mesos;
+        assert_eq!((mesos.masters.len(), mesos.ensembles.len()), (2, 1));
+        assert_eq!(mesos.zk_auth, None);
+    }
+
+    #[test]
+    fn a_password_in_an_ensemble_is_refused_and_not_repeated() {
+        let text = "[mesos]\nmasters = [\"zk://dns:hunter2@a:2181/mesos\"]\n";
+        check_refused(text, "zk_auth_file");
+        assert!(!Config::parse(text).unwrap_err().to_string().contains("hunter2"));
+    }
+
+    #[test]
     fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
         let text = format!("{LEAST}[zone]\ndomian = \"mesos\"\n");
         check_refused(&text, "line 4, column 1");
@@ -528,7 +585,9 @@ mod tests {
         check_refused(&format!("{LEAST}[zone]\nttl = \"100ms\"\n"), "whole seconds");
         check_refused(&format!("{LEAST}[zone]\nip_sources = []\n"), "at least one");
         check_refused("[mesos]\nmasters = []\n", "at least one");
-        check_refused("[mesos]\nmasters = [\"zk://a/mesos\"]\n", "this version");
+        check_refused("[mesos]\nmasters = [\"zk://a\"]\n", "line 2, column 11");
+        check_refused("[mesos]\nmasters = [\"zk://a/\"]\n", "has no path");
+        check_refused(&format!("{LEAST}zk_auth_file = \"f\"\nzk_auth_env = \"E\"\n"), "not both");
         check_refused("[mesos]\nmasters = [\"ftp://a\"]\n", "http://10.0.0.1:5050");
         check_refused(&target("rrset_max = \"some\""), "rrset_max");
         check_refused(&target("check_interval = \"0s\""), "longer than 0s");

@@ -1,4 +1,4 @@
-//! `mesozone run`: one task polls the masters and publishes snapshots, one task a target makes its
+//! `mesozone run`: one task follows the masters and publishes snapshots, one task a target makes its
 //! zone follow them.
 
 use std::sync::Arc;
@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::answer::Authority;
 use crate::config::{self, Config};
 use crate::connection::random;
 use crate::fence::{Instance, Until};
-use crate::masters::{Masters, SetupError};
+use crate::follow;
+use crate::http::SetupError;
+use crate::masters::Masters;
 use crate::name::NameError;
 use crate::plan::{Plan, PlanId};
 use crate::publish::{Applied, Hold};
@@ -22,9 +24,8 @@ use crate::report::chain;
 use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
-use crate::snapshot::{Completeness, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::target::{Target, TargetError};
-use crate::watch::Watch;
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -99,77 +100,15 @@ pub async fn run(
         }));
     }
     for target in targets {
-        tasks.spawn(follow(target, latest.clone(), stop.clone()));
+        tasks.spawn(keep(target, latest.clone(), stop.clone()));
     }
-    poll(config, masters, publisher, stop).await;
+    follow::follow(config, masters, publisher, stop).await;
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
             error!("a task ended: {panic}");
         }
     }
     Ok(())
-}
-
-/// Reads the cluster again and again. A failure keeps the last good snapshot.
-async fn poll(
-    config: &Config,
-    mut masters: Masters,
-    publisher: watch::Sender<Option<Arc<Snapshot>>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let endpoints = config.mesos.masters.iter().map(|master| master.endpoint.clone());
-    let mut watch = Watch::new(config.rules.clone(), endpoints.collect());
-    let mut failing_since: Option<Instant> = None;
-    loop {
-        let answer = tokio::select! {
-            answer = masters.state() => answer,
-            () = stopped(&mut stop) => return,
-        };
-        match answer {
-            Ok(answer) => {
-                if let Some(since) = failing_since.take() {
-                    info!("masters answer again after {} s", since.elapsed().as_secs());
-                }
-                let snapshot = tokio::select! {
-                    snapshot = watch.publish(answer.state, answer.completeness) => snapshot,
-                    () = stopped(&mut stop) => return,
-                };
-                tell(&snapshot, &publisher.borrow(), &answer.leader);
-                publisher.send_replace(Some(Arc::new(snapshot)));
-            }
-            Err(failure) => {
-                if failing_since.is_none() {
-                    warn!("{}; the last snapshot stays", chain(&failure));
-                }
-                failing_since.get_or_insert_with(Instant::now);
-            }
-        }
-        tokio::select! {
-            () = sleep(config.mesos.poll_interval) => {}
-            () = stopped(&mut stop) => return,
-        }
-    }
-}
-
-/// One line when something about the cluster is new.
-fn tell(snapshot: &Snapshot, before: &Option<Arc<Snapshot>>, leader: &str) {
-    let tasks = snapshot.cluster.tasks.len();
-    let same = |before: &Snapshot| {
-        before.completeness == snapshot.completeness
-            && before.cluster.master_id == snapshot.cluster.master_id
-    };
-    if before.as_deref().is_some_and(same) {
-        debug!(tasks, "state read from {leader}");
-        return;
-    }
-    let records = snapshot.zone.records().count();
-    let skipped = snapshot.skipped.len() + snapshot.unread.len();
-    match snapshot.completeness {
-        Completeness::Complete => info!(tasks, records, skipped, "state read from {leader}"),
-        Completeness::Recovering(why) => {
-            warn!(tasks, records, skipped, "state read from {leader}: {why}; nothing is removed");
-        }
-    }
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -186,7 +125,7 @@ struct Told {
 }
 
 /// Makes one target follow the snapshots.
-async fn follow(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<bool>) {
+async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<bool>) {
     let mut pause = BACK_OFF.0;
     let mut told = Told::default();
     while !*stop.borrow() {

@@ -13,13 +13,20 @@
 //! - [`zone`]: RRsets in a persistent ordered map
 //! - [`tsig`]: signatures, RFC 8945
 //! - [`cluster`]: agents, frameworks and tasks
-//! - [`mesos`]: a master's JSON into a cluster
+//! - [`splitter`]: long lists out of JSON as it arrives
+//! - [`recordio`]: the framing of an event stream
+//! - [`mesos`]: agents, frameworks and masters in JSON
+//! - [`task`]: tasks in JSON
+//! - [`election`]: ZooKeeper's nodes into who leads
+//! - [`state`]: a master's whole state as it arrives
+//! - [`events`]: an event stream as it arrives
 //! - [`label`]: texts into labels
 //! - [`records`]: which records a cluster makes
 //! - [`unknown`]: names that wait for a host name to be resolved
 //! - [`tally`]: contributions to a zone, counted
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
+//! - [`live`]: the cluster as events change it
 //! - [`fence`]: the record that says who publishes
 //! - [`scope`]: which RRsets are ours
 //! - [`current`]: what a server has
@@ -37,8 +44,12 @@
 //!
 //! - [`secret`]: secrets from files and the environment
 //! - [`resolve`]: addresses of host names
-//! - [`masters`]: the masters over HTTP
-//! - [`watch`]: answers into snapshots
+//! - [`zookeeper`]: following the election in ZooKeeper
+//! - [`http`]: the clients that ask the masters
+//! - [`stream`]: one subscription to a master's events
+//! - [`masters`]: whoever of them leads
+//! - [`watch`]: what they tell into snapshots
+//! - [`follow`]: readings, events and polls in their order
 //! - [`connection`]: one TCP connection to a name server
 //! - [`target`]: one zone on one name server
 //! - [`publish`]: carrying out a plan there
@@ -59,8 +70,13 @@ pub mod config;
 pub mod connection;
 pub mod current;
 pub mod daemon;
+pub mod election;
+pub mod events;
 pub mod fence;
+pub mod follow;
+pub mod http;
 pub mod label;
+pub mod live;
 pub mod masters;
 pub mod mesos;
 pub mod name;
@@ -68,6 +84,7 @@ pub mod pace;
 pub mod plan;
 pub mod publish;
 pub mod reading;
+pub mod recordio;
 pub mod records;
 pub mod report;
 pub mod resolve;
@@ -77,8 +94,12 @@ pub mod secret;
 pub mod server;
 pub mod setting;
 pub mod snapshot;
+pub mod splitter;
+pub mod state;
+pub mod stream;
 pub mod tally;
 pub mod target;
+pub mod task;
 pub mod transfer;
 pub mod tsig;
 pub mod unknown;
@@ -86,3 +107,4 @@ pub mod update;
 pub mod watch;
 pub mod wire;
 pub mod zone;
+pub mod zookeeper;

@@ -1,41 +1,72 @@
-//! Asks the masters over HTTP: any of them, whoever leads.
+//! Asks the masters: any of them, whoever leads.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
 use futures_util::StreamExt;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, LOCATION};
-use reqwest::{Client, Response, StatusCode, redirect};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use futures_util::stream::FuturesUnordered;
+use reqwest::header::{DATE, LOCATION};
+use reqwest::{Response, StatusCode};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::config::{self, Auth, Scheme};
-use crate::mesos::{self, State, StateError};
+use crate::cluster::{Cluster, Endpoint};
+use crate::config::{self, Scheme, Watch};
+use crate::election::Elected;
+use crate::http::{Http, SetupError};
+use crate::live;
+use crate::mesos;
 use crate::report::chain;
-use crate::secret::{self, SecretError};
+use crate::secret;
 use crate::snapshot::{Completeness, Confirmation, Leadership};
+use crate::state::{State, StateError, StateReader};
+use crate::stream::{StreamError, Subscription};
+use crate::zookeeper::{self, Detected};
 
 /// A redirect more than this is a loop: a standby names the leader, who answers.
 const REDIRECT_MAX: usize = 3;
+/// After so long without an answer the next master is asked as well.
+const SILENCE: Duration = Duration::from_secs(2);
+const STATE: &str = "/master/state";
+const CALLS: &str = "/master/api/v1";
 
-/// The masters of one cluster.
+/// The masters of one cluster. Dropping it ends what follows their election.
 pub struct Masters {
-    client: Client,
-    authorization: Option<HeaderValue>,
+    http: Http,
     configured: Vec<config::Master>,
+    elections: Vec<Election>,
+    /// Of masters that an election tells of: it tells addresses only.
+    elected_scheme: Scheme,
+    _following: JoinSet<Infallible>,
     failover_hold: Duration,
+    timeout: Duration,
+    known: Mutex<Known>,
+}
+
+/// What earlier answers told.
+#[derive(Default)]
+struct Known {
     /// Who led last: asked first.
     leader: Option<Base>,
     /// The leadership whose registry is known to be read.
     confirmed: Option<Term>,
+    /// The leadership seen last, and when it was seen first.
+    seen: Option<(Term, Instant)>,
+}
+
+/// One ensemble, and what is known of the election there.
+struct Election {
+    ensemble: config::Ensemble,
+    detected: watch::Receiver<Detected>,
 }
 
 /// Where a master's paths begin.
-#[derive(Clone, PartialEq, Eq)]
-struct Base {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Base {
     scheme: Scheme,
     authority: String,
 }
@@ -49,32 +80,20 @@ impl fmt::Display for Base {
 /// One leadership: the master process, and when it was elected.
 type Term = (Box<str>, Option<f64>);
 
-fn term(state: &State) -> Term {
-    (state.cluster.master_id.clone(), state.cluster.elected_time)
+fn term(cluster: &Cluster) -> Term {
+    (cluster.master_id.clone(), cluster.elected_time)
 }
 
-/// The leading master's answer.
-pub struct Answer {
+/// All that the leading master knows.
+pub struct Whole {
     pub state: State,
     pub completeness: Completeness,
     /// Who answered.
-    pub leader: String,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    #[error("reading {}", .0.display())]
-    File(PathBuf, #[source] io::Error),
-    #[error("{} holds no usable PEM", .0.display())]
-    Pem(PathBuf, #[source] rustls::pki_types::pem::Error),
-    #[error("TLS to the masters")]
-    Tls(#[from] rustls::Error),
-    #[error("TLS to the masters: the client certificate")]
-    Http(#[from] reqwest::Error),
-    #[error("[mesos] auth")]
-    Secret(#[from] SecretError),
-    #[error("[mesos] auth: the value cannot stand in a header")]
-    Header,
+    pub leader: Base,
+    /// How long agents that are not back will be waited for.
+    pub hold_left: Duration,
+    /// The events that go on from this state.
+    pub subscription: Option<Subscription>,
 }
 
 /// Why one master gave no state.
@@ -82,10 +101,16 @@ pub enum SetupError {
 pub enum MasterError {
     #[error("no answer")]
     Http(#[source] reqwest::Error),
+    #[error("no answer in time")]
+    Late,
     #[error("the answer broke off")]
     Body(#[source] reqwest::Error),
     #[error("it answered {0}{hint}", hint = status_hint(*.0))]
     Status(StatusCode),
+    #[error("it refuses the event stream: it answered {0}{hint}", hint = status_hint(*.0))]
+    Refused(StatusCode),
+    #[error("it answers with no event stream")]
+    NoStream(#[source] StreamError),
     #[error("it redirects to {0:?}, which is no master")]
     Redirect(String),
     #[error("another master answered in its place meanwhile")]
@@ -94,122 +119,292 @@ pub enum MasterError {
     Circle,
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("it does not say who it is")]
+    Leader(#[source] serde_json::Error),
+    #[error("the event stream")]
+    Stream(#[from] StreamError),
 }
 
 fn status_hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => ": it wants credentials, or other ones, see [mesos] auth",
         StatusCode::FORBIDDEN => ": these credentials may not read the state",
-        StatusCode::SERVICE_UNAVAILABLE => ": no leader is elected",
+        StatusCode::SERVICE_UNAVAILABLE => ": no leader is elected, or its registry is not read",
         _ => "",
     }
 }
 
-/// Why nobody gave a state: one line for each master.
+/// Why nobody gave a state.
 #[derive(Debug, thiserror::Error)]
-#[error("no master gave the state: {}", .0.join("; "))]
-pub struct NobodyError(Vec<String>);
+pub enum ReadError {
+    /// One line for each master.
+    #[error("no master gave the state: {}", .0.join("; "))]
+    Nobody(Vec<String>),
+    /// The leading master lets nobody, or not us, subscribe.
+    #[error("{0}")]
+    Refused(Base, #[source] MasterError),
+}
 
 impl Masters {
+    /// Begins to follow the elections, which takes a runtime.
     pub fn new(config: &config::Mesos) -> Result<Masters, SetupError> {
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls(&config.tls)?)
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(config.timeout)
-            .read_timeout(config.timeout)
-            .gzip(true)
-            .user_agent(concat!("mesozone/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let auth = config.zk_auth.as_ref().map(secret::pair).transpose();
+        let auth = auth.map_err(SetupError::Election)?;
+        let mut following = JoinSet::new();
+        let elections = config.ensembles.iter().map(|ensemble| {
+            let (sender, detected) = watch::channel(Detected::default());
+            following.spawn(zookeeper::follow(ensemble.clone(), auth.clone(), sender));
+            Election { ensemble: ensemble.clone(), detected }
+        });
         Ok(Masters {
-            client,
-            authorization: config.auth.as_ref().map(authorization).transpose()?,
+            http: Http::new(config)?,
             configured: config.masters.clone(),
+            elections: elections.collect(),
+            elected_scheme: match config.tls.ca_file {
+                Some(_) => Scheme::Https,
+                None => Scheme::Http,
+            },
+            _following: following,
             failover_hold: config.failover_hold,
-            leader: None,
-            confirmed: None,
+            timeout: config.timeout,
+            known: Mutex::default(),
         })
     }
 
-    /// The leading master's state, from whichever master leads to it.
-    pub async fn state(&mut self) -> Result<Answer, NobodyError> {
-        let mut bases: Vec<Base> = self.leader.take().into_iter().collect();
-        for master in &self.configured {
-            let base = Base { scheme: master.scheme, authority: master.endpoint.authority(5050) };
-            if !bases.contains(&base) {
-                bases.push(base);
-            }
+    /// Every known master in the order of the names that number them: as configured, else as they
+    /// would come to lead.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        match self.configured.is_empty() {
+            false => self.configured.iter().map(|master| master.endpoint.clone()).collect(),
+            true => self.elected().into_iter().flat_map(|(_, elected)| elected.masters).collect(),
         }
-        let mut failures = Vec::new();
-        for base in bases {
-            match self.ask(base.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failures.push(format!("{base}: {}", chain(&error))),
-            }
-        }
-        Err(NobodyError(failures))
     }
 
-    async fn ask(&mut self, mut base: Base) -> Result<Answer, MasterError> {
+    /// Who leads by an election that is known as it is now.
+    pub fn elected_leader(&self) -> Option<Base> {
+        let current = |(trouble, elected): (bool, Elected)| (!trouble).then_some(elected.leader);
+        let leader = self.elected().into_iter().find_map(current).flatten()?;
+        Some(Base { scheme: self.elected_scheme, authority: leader.authority(5050) })
+    }
+
+    /// What the elections told last, and whether they are in trouble since.
+    fn elected(&self) -> Vec<(bool, Elected)> {
+        let each = self.elections.iter().filter_map(|election| {
+            let detected = election.detected.borrow();
+            Some((detected.trouble.is_some(), detected.elected.clone()?))
+        });
+        each.collect()
+    }
+
+    /// Turns over whenever an election tells something new.
+    pub fn elections(&self) -> Vec<watch::Receiver<Detected>> {
+        self.elections.iter().map(|election| election.detected.clone()).collect()
+    }
+
+    /// Every master that may know who leads, the likeliest first, after the elections were given
+    /// the time to tell; and why some tell nothing.
+    async fn bases(&self) -> (VecDeque<Base>, Vec<String>) {
+        let told = |detected: &Detected| detected.elected.is_some() || detected.trouble.is_some();
+        let mut failures = Vec::new();
+        for election in &self.elections {
+            let mut detected = election.detected.clone();
+            // What it does not tell in time, it tells too late for this reading.
+            let _ = timeout(self.timeout, detected.wait_for(told)).await;
+            if let Some(trouble) = &election.detected.borrow().trouble {
+                failures.push(format!("{}: {}", election.ensemble, chain(trouble)));
+            }
+        }
+        let base =
+            |scheme, endpoint: &Endpoint| Base { scheme, authority: endpoint.authority(5050) };
+        let elected = self.elected().into_iter().flat_map(|(_, elected)| elected.masters);
+        let elected = elected.map(|master| base(self.elected_scheme, &master));
+        let configured = self.configured.iter().map(|m| base(m.scheme, &m.endpoint));
+        let (leader, last) = (self.elected_leader(), self.known().leader.take());
+        let mut bases = VecDeque::new();
+        for base in leader.into_iter().chain(last).chain(elected).chain(configured) {
+            if !bases.contains(&base) {
+                bases.push_back(base);
+            }
+        }
+        (bases, failures)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that the leading master knows, from whichever master leads to it; by stream with the
+    /// events that follow.
+    pub async fn read(&self, by: Watch) -> Result<Whole, ReadError> {
+        let (leader, response) = match by {
+            Watch::Stream => self.lead(CALLS).await?,
+            Watch::Poll => self.lead(STATE).await?,
+        };
+        let read = match by {
+            Watch::Stream => self.subscribed(&leader, response).await,
+            Watch::Poll => self.polled(&leader, response).await,
+        };
+        match read {
+            Ok(whole) => {
+                self.known().leader = Some(leader);
+                Ok(whole)
+            }
+            Err(refused @ (MasterError::Refused(_) | MasterError::NoStream(_))) => {
+                Err(ReadError::Refused(leader, refused))
+            }
+            Err(error) => Err(ReadError::Nobody(vec![format!("{leader}: {}", chain(&error))])),
+        }
+    }
+
+    /// The leading master's answer at this path, and who it is. Masters are asked in turn, the
+    /// next one as soon as one has failed or been silent for a while.
+    async fn lead(&self, path: &str) -> Result<(Base, Response), ReadError> {
+        let (mut bases, mut failures) = self.bases().await;
+        let mut asked = FuturesUnordered::new();
+        loop {
+            match bases.pop_front() {
+                Some(base) => asked.push(async { (base.clone(), self.ask(base, path).await) }),
+                None if asked.is_empty() => return Err(ReadError::Nobody(failures)),
+                None => {}
+            }
+            let answer = match bases.is_empty() {
+                true => Ok(asked.next().await),
+                false => timeout(SILENCE, asked.next()).await,
+            };
+            match answer {
+                Ok(Some((_, Ok(leading)))) => return Ok(leading),
+                Ok(Some((base, Err(refused @ MasterError::Refused(_))))) => {
+                    return Err(ReadError::Refused(base, refused));
+                }
+                Ok(Some((base, Err(error)))) => {
+                    failures.push(format!("{base}: {}", chain(&error)));
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
+    }
+
+    /// What this master, or the one it redirects to, answers at this path.
+    async fn ask(&self, mut base: Base, path: &str) -> Result<(Base, Response), MasterError> {
         for _ in 0..=REDIRECT_MAX {
-            let response = self.get(&base, "/master/state").await?;
+            let url = format!("{base}{path}");
+            let asked = match path {
+                CALLS => timeout(self.timeout, self.http.stream(&url, "SUBSCRIBE")).await,
+                _ => Ok(self.http.get(&url).await),
+            };
+            let response = asked.map_err(|_| MasterError::Late)?.map_err(MasterError::Http)?;
             match response.status() {
-                StatusCode::OK => return self.read(base, response).await,
-                StatusCode::TEMPORARY_REDIRECT => base = redirected(&base, &response)?,
+                StatusCode::OK => return Ok((base, response)),
+                StatusCode::TEMPORARY_REDIRECT => base = redirected(&base, path, &response)?,
+                StatusCode::SERVICE_UNAVAILABLE => {
+                    return Err(MasterError::Status(StatusCode::SERVICE_UNAVAILABLE));
+                }
+                status if path == CALLS && status.is_client_error() => {
+                    return Err(MasterError::Refused(status));
+                }
                 status => return Err(MasterError::Status(status)),
             }
         }
         Err(MasterError::Circle)
     }
 
-    async fn get(&self, base: &Base, path: &str) -> Result<Response, MasterError> {
-        let mut request = self.client.get(format!("{base}{path}"));
-        if let Some(value) = &self.authorization {
-            request = request.header(AUTHORIZATION, value.clone());
-        }
-        request.send().await.map_err(MasterError::Http)
-    }
-
-    async fn read(&mut self, base: Base, response: Response) -> Result<Answer, MasterError> {
-        let (mut state, mut elected_for) = read_state(response).await?;
-        let young = elected_for.is_none_or(|age| age < self.failover_hold);
-        let confirmation = match young {
-            false => Confirmation::Unavailable,
-            true if self.confirmed.as_ref() == Some(&term(&state)) => Confirmation::Given,
-            true => self.confirmation(&base).await,
+    async fn polled(&self, leader: &Base, response: Response) -> Result<Whole, MasterError> {
+        let (mut state, mut elected_for) = self.read_state(response).await?;
+        let asked = term(&state.cluster);
+        let confirmed = self.known().confirmed.as_ref() == Some(&asked);
+        let confirmation = match elected_for >= self.failover_hold {
+            true => Confirmation::Unavailable,
+            false if confirmed => Confirmation::Given,
+            false => self.confirmation(leader).await,
         };
         // What was answered before the registry was read is confirmed by nothing: ask again.
-        let asked = term(&state);
-        if confirmation == Confirmation::Given && self.confirmed.as_ref() != Some(&asked) {
-            let response = self.get(&base, "/master/state").await?;
-            if response.status() != StatusCode::OK {
-                return Err(MasterError::Status(response.status()));
-            }
-            (state, elected_for) = read_state(response).await?;
-            if term(&state) != asked {
+        if confirmation == Confirmation::Given && !confirmed {
+            (state, elected_for) = self.read_state(self.get(leader, STATE).await?).await?;
+            if term(&state.cluster) != asked {
                 return Err(MasterError::Changed);
             }
-            self.confirmed = Some(asked);
+            self.known().confirmed = Some(asked);
         }
+        Ok(self.whole(state, leader.clone(), (elected_for, confirmation), None))
+    }
+
+    async fn subscribed(&self, leader: &Base, response: Response) -> Result<Whole, MasterError> {
+        let mut subscription = Subscription::new(response, self.timeout);
+        let mut state = subscription.state().await.map_err(|error| match error {
+            StreamError::Beginning | StreamError::Event(_) => MasterError::NoStream(error),
+            error => MasterError::Stream(error),
+        })?;
+        let (about, frameworks) = tokio::try_join!(self.leading(leader), self.frameworks(leader))?;
+        let (date, about) = about;
+        state.cluster.master_id = about.id;
+        state.cluster.elected_time = about.elected_time;
+        state.cluster.leader = about.endpoint;
+        if let Some(frameworks) = frameworks {
+            live::frameworks_polled(&mut state.cluster, &frameworks.cluster);
+        }
+        let elected_for = self.elected_for(date, &state.cluster);
+        // A stream begins only after the registry was read.
+        self.known().confirmed = Some(term(&state.cluster));
+        let judged = (elected_for, Confirmation::Given);
+        Ok(self.whole(state, leader.clone(), judged, Some(subscription)))
+    }
+
+    fn whole(
+        &self,
+        state: State,
+        leader: Base,
+        (elected_for, confirmation): (Duration, Confirmation),
+        subscription: Option<Subscription>,
+    ) -> Whole {
         let failover_hold = self.failover_hold;
-        let leadership = Leadership { elected_for, confirmation, failover_hold };
+        let leadership = Leadership { elected_for: Some(elected_for), confirmation, failover_hold };
         let completeness = Completeness::of_answer(&state.cluster, &leadership);
-        let leader = base.to_string();
-        self.leader = Some(base);
-        Ok(Answer { state, completeness, leader })
+        let hold_left = failover_hold.saturating_sub(elected_for);
+        Whole { state, completeness, leader, hold_left, subscription }
+    }
+
+    /// The agents that the leader has registered, and those it waits for.
+    pub async fn agents(&self, leader: &Base) -> Result<State, MasterError> {
+        let reader = read_body(self.get(leader, "/master/slaves").await?).await?;
+        Ok(reader.finish_agents()?)
+    }
+
+    /// The frameworks with what the operator API leaves out; none where we may not read them.
+    pub async fn frameworks(&self, leader: &Base) -> Result<Option<State>, MasterError> {
+        let response = match self.get(leader, "/master/state-summary").await {
+            Err(MasterError::Status(status)) if status.is_client_error() => return Ok(None),
+            response => response?,
+        };
+        Ok(Some(read_body(response).await?.finish_frameworks()?))
+    }
+
+    async fn get(&self, base: &Base, path: &str) -> Result<Response, MasterError> {
+        let response = self.http.get(&format!("{base}{path}")).await.map_err(MasterError::Http)?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            status => Err(MasterError::Status(status)),
+        }
+    }
+
+    async fn call(&self, base: &Base, kind: &str) -> Result<Response, MasterError> {
+        let url = format!("{base}{CALLS}");
+        self.http.call(&url, kind).await.map_err(MasterError::Http)
+    }
+
+    /// The leader about itself, and its clock.
+    async fn leading(&self, base: &Base) -> Result<(Option<f64>, mesos::Leader), MasterError> {
+        let response = self.call(base, "GET_MASTER").await?;
+        if response.status() != StatusCode::OK {
+            return Err(MasterError::Refused(response.status()));
+        }
+        let date = date(&response);
+        let body = response.bytes().await.map_err(MasterError::Body)?;
+        Ok((date, mesos::master_v1(&body).map_err(MasterError::Leader)?))
     }
 
     /// Whether the leader's registry is read: `/api/v1` answers 503 until then.
     async fn confirmation(&self, base: &Base) -> Confirmation {
-        let mut request = self
-            .client
-            .post(format!("{base}/master/api/v1"))
-            .header(CONTENT_TYPE, "application/json")
-            .body(r#"{"type":"GET_VERSION"}"#);
-        if let Some(value) = &self.authorization {
-            request = request.header(AUTHORIZATION, value.clone());
-        }
-        match request.send().await.map(|response| response.status()) {
+        match self.call(base, "GET_VERSION").await.map(|response| response.status()) {
             Ok(StatusCode::OK) => Confirmation::Given,
             Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => {
                 Confirmation::Unavailable
@@ -217,21 +412,39 @@ impl Masters {
             Ok(_) | Err(_) => Confirmation::Withheld,
         }
     }
+
+    /// The state, and for how long its leader has led.
+    async fn read_state(&self, response: Response) -> Result<(State, Duration), MasterError> {
+        let date = date(&response);
+        let state = read_body(response).await?.finish()?;
+        let elected_for = self.elected_for(date, &state.cluster);
+        Ok((state, elected_for))
+    }
+
+    /// By the leader's own clock; where it tells no times, since this process first saw it lead.
+    fn elected_for(&self, date: Option<f64>, cluster: &Cluster) -> Duration {
+        let told = date.zip(cluster.elected_time).map(|(date, elected)| {
+            Duration::try_from_secs_f64(date - elected).unwrap_or(Duration::ZERO)
+        });
+        let mut known = self.known();
+        let term = term(cluster);
+        let since = match &known.seen {
+            Some((seen, since)) if *seen == term => *since,
+            _ => Instant::now(),
+        };
+        known.seen = Some((term, since));
+        told.unwrap_or_else(|| since.elapsed())
+    }
 }
 
-/// The state, and for how long its leader has led by its own clock.
-async fn read_state(response: Response) -> Result<(State, Option<Duration>), MasterError> {
-    let date = date(&response);
-    let mut body = Vec::new();
+/// A body, read as it arrives.
+async fn read_body(response: Response) -> Result<StateReader, MasterError> {
+    let mut reader = StateReader::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        body.extend_from_slice(&chunk.map_err(MasterError::Body)?);
+        reader.push(&chunk.map_err(MasterError::Body)?);
     }
-    let state = tokio::task::block_in_place(|| mesos::parse(&body))?;
-    let elected_for = date.zip(state.cluster.elected_time).map(|(date, elected)| {
-        Duration::try_from_secs_f64(date - elected).unwrap_or(Duration::ZERO)
-    });
-    Ok((state, elected_for))
+    Ok(reader)
 }
 
 /// Seconds since 1970 by the master's own clock.
@@ -241,8 +454,8 @@ fn date(response: &Response) -> Option<f64> {
     Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
 }
 
-/// A standby's `Location: //host:port/master/state`: the scheme stays.
-fn redirected(base: &Base, response: &Response) -> Result<Base, MasterError> {
+/// A standby's `Location: //host:port` and the same path: the scheme stays.
+fn redirected(base: &Base, path: &str, response: &Response) -> Result<Base, MasterError> {
     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let location = location.unwrap_or_default();
     let (scheme, rest) = match location.split_once("//") {
@@ -251,53 +464,9 @@ fn redirected(base: &Base, response: &Response) -> Result<Base, MasterError> {
         Some(("https:", rest)) => (Scheme::Https, rest),
         _ => return Err(MasterError::Redirect(location.to_owned())),
     };
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    match !authority.is_empty() && !authority.contains('@') && path == "master/state" {
+    let authority = rest.strip_suffix(path).unwrap_or_default();
+    match !authority.is_empty() && !authority.contains(['@', '/']) {
         true => Ok(Base { scheme, authority: authority.to_owned() }),
         false => Err(MasterError::Redirect(location.to_owned())),
     }
-}
-
-fn authorization(auth: &Auth) -> Result<HeaderValue, SetupError> {
-    let text = match auth {
-        Auth::Header(header) => secret::read(header)?,
-        Auth::Basic { principal, secret } => {
-            let pair = zeroize::Zeroizing::new(format!("{principal}:{}", *secret::read(secret)?));
-            let encoded = base64::engine::general_purpose::STANDARD.encode(pair.as_bytes());
-            zeroize::Zeroizing::new(format!("Basic {encoded}"))
-        }
-    };
-    let mut value = HeaderValue::from_str(&text).map_err(|_| SetupError::Header)?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn tls(config: &config::Tls) -> Result<rustls::ClientConfig, SetupError> {
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in
-        config.ca_file.iter().map(certificates).collect::<Result<Vec<_>, _>>()?.concat()
-    {
-        roots.add(certificate)?;
-    }
-    let builder = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots);
-    match (&config.cert_file, &config.key_file) {
-        (Some(certificate), Some(key)) => {
-            let private = PrivateKeyDer::from_pem_slice(&file(key)?);
-            let private = private.map_err(|error| SetupError::Pem(key.clone(), error))?;
-            Ok(builder.with_client_auth_cert(certificates(certificate)?, private)?)
-        }
-        _ => Ok(builder.with_no_client_auth()),
-    }
-}
-
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, SetupError> {
-    let pem = file(path)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    read.map_err(|error| SetupError::Pem(path.clone(), error))
-}
-
-fn file(path: &PathBuf) -> Result<Vec<u8>, SetupError> {
-    std::fs::read(path).map_err(|error| SetupError::File(path.clone(), error))
 }

@@ -1,8 +1,8 @@
 //! Addresses of the host names that stand in a cluster's pids, by the system's resolver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,7 +10,7 @@ use futures_util::stream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use crate::cluster::{Cluster, Hosts};
+use crate::cluster::Hosts;
 
 /// What all look-ups of one reading may take together: a dead resolver holds up nothing longer.
 const LOOKUPS_LIMIT: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const LOOKUPS_AT_ONCE: usize = 32;
 /// Names looked up before.
 #[derive(Default)]
 pub struct Resolver {
-    known: BTreeMap<Arc<str>, Known>,
+    known: Mutex<BTreeMap<Arc<str>, Known>>,
 }
 
 struct Known {
@@ -30,28 +30,32 @@ struct Known {
 }
 
 impl Resolver {
-    /// The addresses of every host name of the cluster. A name that cannot be resolved now keeps
-    /// the addresses it had.
-    pub async fn hosts_of(&mut self, cluster: &Cluster) -> Hosts {
-        let names = cluster.host_names();
-        self.known.retain(|name, _| names.contains(name));
+    /// The addresses of these host names. One that cannot be resolved now keeps those it had.
+    pub async fn hosts_of(&self, names: BTreeSet<Arc<str>>) -> Hosts {
         let now = Instant::now();
-        let fresh = |name: &Arc<str>| {
-            self.known.get(name).is_some_and(|known| now - known.looked_up < LOOKUP_AGE)
+        let due: Vec<Arc<str>> = {
+            let mut known = self.known();
+            known.retain(|name, _| names.contains(name));
+            let fresh = |known: &Known| now - known.looked_up < LOOKUP_AGE;
+            names.into_iter().filter(|name| !known.get(name).is_some_and(fresh)).collect()
         };
-        let due = names.into_iter().filter(|name| !fresh(name));
-        let lookups = due.map(|name| look_up(name, now + LOOKUPS_LIMIT));
+        let lookups = due.into_iter().map(|name| look_up(name, now + LOOKUPS_LIMIT));
         let found: Vec<(Arc<str>, Vec<IpAddr>)> =
             stream::iter(lookups).buffer_unordered(LOOKUPS_AT_ONCE).collect().await;
+        let mut known = self.known();
         for (name, addresses) in found {
-            let known = self.known.entry(name);
+            let known = known.entry(name);
             let known = known.or_insert(Known { addresses: Vec::new(), looked_up: now });
             known.looked_up = Instant::now();
             if !addresses.is_empty() {
                 known.addresses = addresses;
             }
         }
-        self.known.iter().map(|(name, known)| (name.clone(), known.addresses.clone())).collect()
+        known.iter().map(|(name, known)| (name.clone(), known.addresses.clone())).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,6 +18,8 @@ pub enum SecretError {
     Env(Secret),
     #[error("{0}")]
     Key(Secret, #[source] KeyError),
+    #[error("{0} does not hold user:password")]
+    NoPair(Secret),
 }
 
 /// The text of a secret, without the line end.
@@ -32,6 +34,15 @@ pub fn read(secret: &Secret) -> Result<Zeroizing<String>, SecretError> {
     };
     let text = Zeroizing::new(text);
     Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()))
+}
+
+/// `user:password`, neither empty, as ZooKeeper's digest scheme takes it.
+pub fn pair(secret: &Secret) -> Result<Zeroizing<String>, SecretError> {
+    let text = read(secret)?;
+    match text.split_once(':') {
+        Some((user, password)) if !user.is_empty() && !password.is_empty() => Ok(text),
+        _ => Err(SecretError::NoPair(secret.clone())),
+    }
 }
 
 fn warn_if_open(path: &Path) {

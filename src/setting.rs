@@ -12,11 +12,22 @@ use crate::name::Name;
 use crate::records::{IpSource, LabelRules, Unhealthy};
 use crate::scope::Pattern;
 
+const ZK_PORT: u16 = 2181;
+
 /// One master's address.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Master {
     pub scheme: Scheme,
     pub endpoint: Endpoint,
+}
+
+/// How the cluster is followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// By the events of `/api/v1`, and by polls of what they do not tell.
+    Stream,
+    /// By reading `/state` again and again.
+    Poll,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +40,38 @@ impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if *self == Scheme::Http { "http" } else { "https" })
     }
+}
+
+/// A ZooKeeper ensemble, and the node below which the masters stand for election.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ensemble {
+    /// At least one; their ports are always there.
+    pub servers: Vec<Endpoint>,
+    /// `/mesos`: absolute, never the root, no slash at its end.
+    pub path: String,
+}
+
+impl Ensemble {
+    /// `10.0.0.1:2181,[2001:db8::2]:2181`, as clients of ZooKeeper take it.
+    pub fn connect_string(&self) -> String {
+        let servers: Vec<String> = self.servers.iter().map(|at| at.authority(ZK_PORT)).collect();
+        servers.join(",")
+    }
+}
+
+impl fmt::Display for Ensemble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "zk://{}{}", self.connect_string(), self.path)
+    }
+}
+
+/// One way to find masters.
+#[derive(Debug)]
+pub(crate) enum Way {
+    Master(Master),
+    Ensemble(Ensemble),
+    /// An ensemble with a password in it: refused later, where the line is not quoted.
+    Password,
 }
 
 /// A value that is written as a string and read by [`Word::read`].
@@ -141,15 +184,49 @@ impl Word for ServerAddress {
 
 pub(crate) struct PortedEndpoint(pub(crate) Endpoint);
 
+impl Word for Way {
+    type Value = Way;
+    fn read(text: &str) -> Result<Way, String> {
+        match text.strip_prefix("zk://") {
+            Some(rest) if rest.contains('@') => Ok(Way::Password),
+            Some(rest) => ensemble(rest).map(Way::Ensemble),
+            None => Master::read(text).map(Way::Master),
+        }
+    }
+}
+
+/// What follows `zk://`.
+fn ensemble(rest: &str) -> Result<Ensemble, String> {
+    let wrong = |what: &str| {
+        format!("\"zk://{rest}\" {what}: write it as zk://10.0.0.1:2181,10.0.0.2:2181/mesos")
+    };
+    let (servers, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let server = |text: &str| {
+        // Without brackets the port of an IPv6 address could be its last group.
+        let bare_ipv6 = text.matches(':').count() > 1 && !text.starts_with('[');
+        let endpoint = Endpoint::parse(text).filter(|_| !bare_ipv6)?;
+        let port = endpoint.port.unwrap_or(ZK_PORT);
+        let spoilt = endpoint.host.to_string().contains(['?', '#', ' ']) || port == 0;
+        (!spoilt).then_some(Endpoint { port: Some(port), ..endpoint })
+    };
+    let servers: Option<Vec<Endpoint>> = servers.split(',').map(server).collect();
+    let servers = servers.ok_or_else(|| wrong("names no servers"))?;
+    let path = path.trim_end_matches('/');
+    if path.is_empty() {
+        return Err(wrong("has no path"));
+    }
+    // The names that ZooKeeper refuses.
+    let refused = |name: &str| ["", ".", ".."].contains(&name) || name.contains(char::is_control);
+    match path.split('/').any(refused) {
+        true => Err(wrong("has a path that ZooKeeper does not take")),
+        false => Ok(Ensemble { servers, path: format!("/{path}") }),
+    }
+}
+
 impl Word for Master {
     type Value = Master;
     fn read(text: &str) -> Result<Master, String> {
         let wrong = || format!("{text:?} is no master: write it as http://10.0.0.1:5050");
-        if text.starts_with("zk://") {
-            return Err(format!(
-                "{text:?}: this version finds masters by http:// or https:// only"
-            ));
-        }
         let (scheme, rest) = match text.split_once("://") {
             Some(("http", rest)) => (Scheme::Http, rest),
             Some(("https", rest)) => (Scheme::Https, rest),
@@ -165,14 +242,13 @@ impl Word for Master {
     }
 }
 
-pub(crate) struct Watch;
-
 impl Word for Watch {
-    type Value = ();
-    fn read(text: &str) -> Result<(), String> {
+    type Value = Watch;
+    fn read(text: &str) -> Result<Watch, String> {
         match text {
-            "poll" => Ok(()),
-            _ => Err(format!("watch = {text:?} is not in this version: it polls, \"poll\"")),
+            "stream" => Ok(Watch::Stream),
+            "poll" => Ok(Watch::Poll),
+            _ => Err(format!("{text:?} is neither \"stream\" nor \"poll\"")),
         }
     }
 }
@@ -231,6 +307,34 @@ impl<'de> Deserialize<'de> for IpSources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn check_ensemble(text: &str, expected: Result<&str, &str>) {
+        match (Way::read(text), expected) {
+            (Ok(Way::Ensemble(read)), Ok(expected)) => assert_eq!(read.to_string(), expected),
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+            (read, _) => panic!("{text}: {read:?}"),
+        }
+    }
+
+    #[test]
+    fn an_ensemble_has_servers_and_a_path() {
+        check_ensemble("zk://10.0.0.1:2181/mesos", Ok("zk://10.0.0.1:2181/mesos"));
+        check_ensemble("zk://a,b:2182,c/mesos/", Ok("zk://a:2181,b:2182,c:2181/mesos"));
+        check_ensemble("zk://a/sites/one/mesos//", Ok("zk://a:2181/sites/one/mesos"));
+        check_ensemble("zk://[2001:DB8::1],[::1]:1/m", Ok("zk://[2001:db8::1]:2181,[::1]:1/m"));
+        for missing in ["zk://a:2181", "zk://a:2181/", "zk://a,b//"] {
+            check_ensemble(missing, Err("has no path"));
+        }
+        for servers in ["zk:///mesos", "zk://a,,b/mesos", "zk://a:x/mesos", "zk://a:0/mesos"] {
+            check_ensemble(servers, Err("names no servers"));
+        }
+        check_ensemble("zk://2001:db8::1:2181/mesos", Err("names no servers"));
+        check_ensemble("zk://[x]:2181/mesos", Err("names no servers"));
+        for path in ["zk://a/b//c", "zk://a/../c", "zk://a/b/.", "zk://a/b\u{1}"] {
+            check_ensemble(path, Err("does not take"));
+        }
+    }
 
     #[test]
     fn durations_have_units() {

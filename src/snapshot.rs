@@ -33,6 +33,7 @@ pub enum Recovering {
 impl fmt::Display for Recovering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Recovering::Agents(0) => f.write_str("the last agents are just back"),
             Recovering::Agents(1) => f.write_str("1 agent not back"),
             Recovering::Agents(count) => write!(f, "{count} agents not back"),
             Recovering::Registry => {
@@ -109,6 +110,16 @@ pub struct Snapshot {
     /// Whether this process has published a complete snapshot, this one or one before.
     pub complete_once: bool,
     pub read_at: SystemTime,
+}
+
+impl Snapshot {
+    /// Whether whoever followed one has nothing to do for the other. Costs what differs.
+    pub fn says_the_same(&self, other: &Snapshot) -> bool {
+        self.zone == other.zone
+            && self.completeness == other.completeness
+            && self.unknown == other.unknown
+            && self.complete_once == other.complete_once
+    }
 }
 
 #[cfg(test)]

@@ -1,53 +1,132 @@
-//! From what a master answered to what is published: one snapshot after the other.
+//! From what the masters tell to what is published: one snapshot after the other.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::catalog::Catalog;
-use crate::cluster::Endpoint;
-use crate::mesos::State;
+use crate::cluster::{Cluster, Endpoint, Hosts};
+use crate::events::Event;
+use crate::live::{self, Asks, Live};
+use crate::mesos::Unread;
 use crate::records::Rules;
-use crate::resolve::Resolver;
-use crate::snapshot::{Completeness, Snapshot};
+use crate::snapshot::{Completeness, Recovering, Snapshot};
+use crate::state::State;
 
 /// The one writer of snapshots.
 pub struct Watch {
     catalog: Catalog,
     masters: Vec<Endpoint>,
-    resolver: Resolver,
+    hosts: Hosts,
+    live: Live,
+    unread: Arc<[Unread]>,
+    completeness: Completeness,
     complete_once: bool,
+    read_at: SystemTime,
 }
 
 impl Watch {
-    /// `masters` in configured order, for the names that number them.
+    /// `masters` in the order of the names that number them.
     pub fn new(rules: Rules, masters: Vec<Endpoint>) -> Watch {
         Watch {
             catalog: Catalog::new(rules),
             masters,
-            resolver: Resolver::default(),
+            hosts: Hosts::new(),
+            live: Live::default(),
+            unread: Arc::from([]),
+            completeness: Completeness::Recovering(Recovering::Registry),
             complete_once: false,
+            read_at: SystemTime::UNIX_EPOCH,
         }
     }
 
-    /// Makes the snapshot of a state. While the cluster recovers it only grows.
-    pub async fn publish(&mut self, state: State, completeness: Completeness) -> Snapshot {
-        let State { mut cluster, ended, unread } = state;
+    /// Takes in the masters in the order of the names that number them; no snapshot if they are
+    /// the same as before.
+    pub fn know(&mut self, masters: Vec<Endpoint>) -> Option<Snapshot> {
+        if self.masters == masters {
+            return None;
+        }
+        self.masters = masters;
+        let mut cluster = self.catalog.cluster().clone();
         cluster.masters.clone_from(&self.masters);
+        cluster.resolve(&self.hosts);
+        Some(self.put(cluster))
+    }
+
+    /// The host names that stand in place of addresses, in the cluster and among the masters.
+    pub fn host_names(&self, cluster: &Cluster) -> BTreeSet<Arc<str>> {
+        let masters = Cluster { masters: self.masters.clone(), ..Cluster::default() };
+        let names = [cluster, self.catalog.cluster(), &masters].map(Cluster::host_names);
+        names.into_iter().flatten().collect()
+    }
+
+    /// Takes in a whole state. While the cluster recovers it only grows.
+    pub fn read(&mut self, state: State, completeness: Completeness, hosts: Hosts) -> Snapshot {
+        let State { mut cluster, ended, waiting, unread } = state;
         if !completeness.is_complete() {
             cluster.keep(self.catalog.cluster(), &ended);
         }
-        cluster.resolve(&self.resolver.hosts_of(&cluster).await);
-        tokio::task::block_in_place(|| self.catalog.update(cluster));
+        cluster.masters.clone_from(&self.masters);
+        self.live = Live::new(waiting);
+        self.unread = Arc::from(unread);
+        self.completeness = completeness;
         self.complete_once |= completeness.is_complete();
+        self.resolve(cluster, hosts)
+    }
+
+    /// Takes in events, and says what more they ask for. What they lack is never believed gone
+    /// while the cluster recovers: that takes a whole state.
+    pub fn tell(&mut self, events: Vec<Event>) -> (Snapshot, Asks) {
+        let mut cluster = self.catalog.cluster().clone();
+        let asks = events.into_iter().map(|event| self.live.apply(&mut cluster, event)).max();
+        let asks = asks.unwrap_or(Asks::Nothing);
+        if asks >= Asks::Hosts {
+            cluster.resolve(&self.hosts);
+        }
+        (self.put(cluster), asks)
+    }
+
+    /// Takes in the agents, and maybe the frameworks, that a poll listed.
+    pub fn list(&mut self, agents: &State, frameworks: Option<&State>) -> Snapshot {
+        let mut cluster = self.catalog.cluster().clone();
+        self.live.agents_polled(&mut cluster, &agents.cluster, self.completeness);
+        if let Some(frameworks) = frameworks {
+            live::frameworks_polled(&mut cluster, &frameworks.cluster);
+        }
+        cluster.resolve(&self.hosts);
+        self.put(cluster)
+    }
+
+    /// Takes in addresses of host names.
+    pub fn resolve(&mut self, mut cluster: Cluster, hosts: Hosts) -> Snapshot {
+        self.hosts = hosts;
+        cluster.resolve(&self.hosts);
+        self.put(cluster)
+    }
+
+    pub fn completeness(&self) -> Completeness {
+        self.completeness
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        self.catalog.cluster()
+    }
+
+    fn put(&mut self, cluster: Cluster) -> Snapshot {
+        if let Completeness::Recovering(Recovering::Agents(count)) = &mut self.completeness {
+            *count = cluster.recovered.len();
+        }
+        self.catalog.update(cluster);
+        self.read_at = SystemTime::now();
         Snapshot {
             zone: self.catalog.zone().clone(),
             cluster: self.catalog.cluster().clone(),
             skipped: self.catalog.skipped().clone(),
-            unread: Arc::from(unread),
-            completeness,
+            unread: self.unread.clone(),
+            completeness: self.completeness,
             unknown: self.catalog.unknown().clone(),
             complete_once: self.complete_once,
-            read_at: SystemTime::now(),
+            read_at: self.read_at,
         }
     }
 }

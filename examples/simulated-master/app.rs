@@ -1,13 +1,16 @@
 //! What the instances of one app have in common.  An app's features follow from its number, so
 //! that every mix of them occurs among the first few.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::random::Random;
 
 /// The manner of a framework: how it names tasks and what it says about them.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
+    #[default]
     Marathon,
     Chronos,
     Aurora,

@@ -1,4 +1,4 @@
-//! An answer's body as pieces, most of them texts that tasks already hold: a body of a hundred
+//! A body as pieces, or a stream as records, most of them texts that tasks already hold: a body of a hundred
 //! thousand tasks is neither built nor copied as a whole.
 
 use std::io::{self, Write};
@@ -9,14 +9,13 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-use crate::task::Task;
+use crate::task::{Part, Task};
 
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 
 enum Piece {
     Text(String),
-    State(Arc<Task>),
-    V1(Arc<Task>),
+    Of(Arc<Task>, Part),
 }
 
 #[derive(Default)]
@@ -26,8 +25,7 @@ impl Piece {
     fn as_str(&self) -> &str {
         match self {
             Piece::Text(text) => text,
-            Piece::State(task) => task.state_text(),
-            Piece::V1(task) => task.v1_text(),
+            Piece::Of(task, part) => task.text(*part),
         }
     }
 }
@@ -54,27 +52,24 @@ impl Pieces {
         self.text(text.strip_suffix('}').unwrap_or(&text));
     }
 
-    /// Tasks in the schema of /state, with commas between.
-    pub(crate) fn state_tasks<'a>(&mut self, tasks: impl Iterator<Item = &'a Arc<Task>>) {
-        self.list(tasks, Piece::State);
-    }
-
-    /// Tasks in the schema of the operator API, with commas between.
-    pub(crate) fn v1_tasks<'a>(&mut self, tasks: impl Iterator<Item = &'a Arc<Task>>) {
-        self.list(tasks, Piece::V1);
-    }
-
-    fn list<'a>(
-        &mut self,
-        tasks: impl Iterator<Item = &'a Arc<Task>>,
-        piece: fn(Arc<Task>) -> Piece,
-    ) {
+    /// This part of each task, with commas between.
+    pub(crate) fn tasks<'a>(&mut self, tasks: impl Iterator<Item = &'a Arc<Task>>, part: Part) {
         for (index, task) in tasks.enumerate() {
             if index > 0 {
                 self.text(",");
             }
-            self.0.push(piece(task.clone()));
+            self.0.push(Piece::Of(task.clone(), part));
         }
+    }
+
+    /// The values as an array, each written before the next is made.
+    pub(crate) fn array(&mut self, values: impl Iterator<Item = Value>) {
+        self.text("[");
+        for (index, value) in values.enumerate() {
+            self.text(if index > 0 { "," } else { "" });
+            self.value(&value);
+        }
+        self.text("]");
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -123,5 +118,33 @@ impl From<Value> for Pieces {
 impl From<String> for Pieces {
     fn from(text: String) -> Pieces {
         Pieces(vec![Piece::Text(text)])
+    }
+}
+
+/// One record of a stream.
+pub(crate) enum Record {
+    Text(String),
+    /// TASK_ADDED of a task with all its statuses.
+    TaskAdded(Arc<Task>),
+}
+
+const TASK_ADDED: [&str; 2] = [r#"{"type":"TASK_ADDED","task_added":{"task":"#, "}}"];
+
+impl Record {
+    /// The record behind its length in decimal.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let parts = match self {
+            Record::Text(text) => [text, "", ""],
+            Record::TaskAdded(task) => [TASK_ADDED[0], task.text(Part::V1), TASK_ADDED[1]],
+        };
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        out.extend_from_slice(format!("{length}\n").as_bytes());
+        parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    }
+}
+
+impl From<Value> for Record {
+    fn from(value: Value) -> Record {
+        Record::Text(value.to_string())
     }
 }

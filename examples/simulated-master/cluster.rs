@@ -1,18 +1,20 @@
-//! The cluster: agents, frameworks and their tasks, and how they change.  Pure: the same shape and
-//! the same calls make the same cluster, times aside.
+//! The cluster: agents, frameworks and their tasks, and how the tasks change.  Pure: the same shape
+//! and the same calls make the same cluster, times aside.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::app::{App, Kind, Network};
+use crate::agent::{Agent, Standing};
+use crate::app::{App, Network};
+use crate::framework::{Framework, Presence};
 use crate::random::Random;
 use crate::resources::{Ports, Resources};
+use crate::roster::Roster;
 use crate::task::{End, Place, Task};
 
-const FIRST_PORT: u16 = 31_000;
-/// What a real master keeps by default (`--max_completed_tasks_per_framework`).
-const COMPLETED_MAX: usize = 1000;
+pub(crate) const FIRST_PORT: u16 = 31_000;
+/// How often a task is drawn for replacement before none counts as replaceable.
+const DRAWS: usize = 16;
 
 pub(crate) struct Shape {
     pub(crate) tasks: usize,
@@ -21,41 +23,30 @@ pub(crate) struct Shape {
     pub(crate) seed: u64,
 }
 
-pub(crate) struct Agent {
-    pub(crate) id: Arc<str>,
-    pub(crate) hostname: String,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) zone: &'static str,
-    pub(crate) rack: String,
-    /// Known from the registry only: the agent has not come back since the last failover.
-    pub(crate) is_lost: bool,
-    pub(crate) registered: f64,
-    pub(crate) reregistered: Option<f64>,
-    ports_taken: BTreeSet<u16>,
-    next_port: u16,
-}
-
-pub(crate) struct Framework {
-    pub(crate) id: Arc<str>,
-    pub(crate) name: String,
-    pub(crate) kind: Kind,
-    pub(crate) registered: f64,
-    pub(crate) tasks: Vec<Arc<Task>>,
-    pub(crate) completed: VecDeque<Arc<Task>>,
-}
-
 pub(crate) struct Cluster {
+    pub(crate) id: String,
     pub(crate) agents: Vec<Agent>,
     pub(crate) frameworks: Vec<Framework>,
+    pub(crate) tasks: Roster,
     last_port: u16,
+    launched: u64,
     addresses_given: usize,
     random: Random,
 }
 
-/// One task that began or ended.
+/// What a stream is told, of tasks as they are then.
 pub(crate) enum Change {
     Started(Arc<Task>),
-    Ended(Arc<Task>),
+    /// The last status of the task is new.
+    Updated(Arc<Task>),
+    /// The task of an agent that came back.
+    Reported(Arc<Task>),
+    AgentAdded(usize),
+    AgentRemoved(usize),
+    /// With the presence it was added with.
+    FrameworkAdded(usize, Presence),
+    FrameworkUpdated(usize),
+    FrameworkRemoved(usize),
 }
 
 impl Cluster {
@@ -64,13 +55,16 @@ impl Cluster {
         let mut random = Random::new(shape.seed);
         let id = random.uuid();
         let share = shape.tasks / shape.agents + 1;
+        let agent = |number| Agent::numbered(&id, number, now - 3500.0);
+        let framework = |number| Framework::numbered(&id, number, now - 3400.0);
         let mut cluster = Cluster {
-            agents: (0..shape.agents).map(|number| Agent::numbered(&id, number, now)).collect(),
-            frameworks: (0..shape.frameworks)
-                .map(|number| Framework::numbered(&id, number, now))
-                .collect(),
+            agents: (0..shape.agents).map(agent).collect(),
+            frameworks: (0..shape.frameworks).map(framework).collect(),
+            tasks: Roster::default(),
+            id,
             // 31000-32000 is what an agent offers by default; a crowded one needs more.
             last_port: FIRST_PORT + (4 * share).clamp(1000, 30_000) as u16,
+            launched: 0,
             addresses_given: 0,
             random,
         };
@@ -100,8 +94,7 @@ impl Cluster {
 
     /// What an agent has to give: more than its tasks take.
     pub(crate) fn agent_resources(&self) -> Resources {
-        let tasks: usize = self.frameworks.iter().map(|framework| framework.tasks.len()).sum();
-        let share = tasks / self.agents.len() + 1;
+        let share = self.tasks.len() / self.agents.len() + 1;
         Resources {
             cpus: share.max(8) as f64,
             mem: (512 * share.max(16)) as f64,
@@ -110,40 +103,44 @@ impl Cluster {
         }
     }
 
-    /// What the running tasks of each agent use, in the order of the agents.
-    pub(crate) fn used_by_agent(&self) -> Vec<Resources> {
-        let mut tasks: Vec<Vec<&Task>> = vec![vec![]; self.agents.len()];
-        for task in self.frameworks.iter().flat_map(|framework| &framework.tasks) {
-            tasks[task.place.agent].push(task);
-        }
-        tasks.into_iter().map(Resources::of).collect()
+    /// What the running tasks of an agent use.
+    pub(crate) fn used_on(&self, agent: usize) -> Resources {
+        Resources::of(self.tasks.on_agent(agent).map(AsRef::as_ref))
     }
 
-    /// Whether the master shows the task: the agent it runs on has come back.
+    /// Whether the master shows the task: the agent it runs on is there.
     pub(crate) fn shows(&self, task: &Task) -> bool {
-        !self.agents[task.place.agent].is_lost
+        self.agents[task.place.agent].is_registered()
+    }
+
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.iter().filter(|task| self.shows(task))
+    }
+
+    /// The tasks the master shows of each framework, in the order of the frameworks.
+    pub(crate) fn shown_by_framework(&self) -> Vec<Vec<&Arc<Task>>> {
+        let mut tasks = vec![vec![]; self.frameworks.len()];
+        for task in self.shown() {
+            tasks[task.framework].push(task);
+        }
+        tasks
     }
 
     /// One task ends, another of the same app starts on some agent.
     pub(crate) fn churn(&mut self, now: f64) -> Vec<Change> {
-        let total: usize = self.frameworks.iter().map(|framework| framework.tasks.len()).sum();
-        if total == 0 {
-            return vec![];
-        }
-        let mut index = self.random.below(total);
-        for framework in 0..self.frameworks.len() {
-            let tasks = self.frameworks[framework].tasks.len();
-            if index < tasks {
-                let agent = self.some_agent();
-                return self.replace(framework, index, agent, now);
+        for _ in 0..DRAWS.min(self.tasks.len()) {
+            let task = self.tasks.at(self.random.below(self.tasks.len())).clone();
+            let presence = self.frameworks[task.framework].presence;
+            if self.shows(&task) && presence == Presence::Connected {
+                let agent = self.some_agent().unwrap_or(task.place.agent);
+                return self.move_to(&task, agent, now);
             }
-            index -= tasks;
         }
         vec![]
     }
 
-    /// Starts tasks of this name, with the features of the first app of the framework; an empty
-    /// answer if there is no such framework.
+    /// Starts tasks of this name, with the features of the first app of the framework; none if
+    /// there is no such framework to start them, or no agent.
     pub(crate) fn start(
         &mut self,
         framework: &str,
@@ -151,89 +148,90 @@ impl Cluster {
         count: usize,
         now: f64,
     ) -> Vec<Change> {
-        let Some(framework) = self.frameworks.iter().position(|known| known.name == framework)
-        else {
-            return vec![];
-        };
+        let mut started = Vec::new();
+        let Ok(framework) = self.framework(framework) else { return started };
+        if self.frameworks[framework].presence != Presence::Connected {
+            return started;
+        }
         let app = Arc::new(App::named(self.frameworks[framework].kind, name));
-        let started = (0..count).map(|_| {
-            let agent = self.some_agent();
-            Change::Started(self.launch(framework, &app, agent, now))
-        });
-        started.collect()
+        while started.len() < count
+            && let Some(agent) = self.some_agent()
+        {
+            started.push(Change::Started(self.launch(framework, &app, agent, now)));
+        }
+        started
     }
 
     pub(crate) fn kill(&mut self, name: &str, count: usize, now: f64) -> Vec<Change> {
-        let mut changes = Vec::new();
-        while changes.len() < count
-            && let Some((framework, task)) = self.find(name)
-        {
-            changes.push(self.end(framework, task, End::Killed, now));
-        }
-        changes
+        let tasks = self.named(name, count, |_| true);
+        tasks.iter().map(|task| self.end(task, End::Killed, now)).collect()
     }
 
     /// One task of the name ends and starts again on the next agent.
     pub(crate) fn move_one(&mut self, name: &str, now: f64) -> Vec<Change> {
-        let Some((framework, task)) = self.find(name) else { return vec![] };
-        let from = self.frameworks[framework].tasks[task].place.agent;
+        let Some(task) = self.named(name, 1, |_| true).pop() else { return vec![] };
+        let from = task.place.agent;
         let next = (1..=self.agents.len()).map(|step| (from + step) % self.agents.len());
-        let to = next.into_iter().find(|&agent| !self.agents[agent].is_lost).unwrap_or(from);
-        self.replace(framework, task, to, now)
+        let to = next.into_iter().find(|&agent| self.takes_tasks(agent)).unwrap_or(from);
+        self.move_to(&task, to, now)
     }
 
-    /// What a failover looks like: the last `count` agents are not back yet, the others are.
-    pub(crate) fn lose_agents(&mut self, count: usize, now: f64) {
-        let kept = self.agents.len().saturating_sub(count);
-        for (index, agent) in self.agents.iter_mut().enumerate() {
-            agent.is_lost = index >= kept;
-            agent.reregistered = (index < kept).then_some(now);
-        }
+    /// Health checks of the first `count` tasks of the name that were otherwise say so now.
+    pub(crate) fn health(
+        &mut self,
+        name: &str,
+        healthy: bool,
+        count: usize,
+        now: f64,
+    ) -> Vec<Change> {
+        let tasks = self.named(name, count, |task| task.healthy() != Some(healthy));
+        let flip = |task: Arc<Task>| Change::Updated(self.change(task.checked(healthy, now)));
+        tasks.into_iter().map(flip).collect()
     }
 
-    /// The lost agents come back; answers which they are.
-    pub(crate) fn agents_back(&mut self, now: f64) -> Vec<usize> {
-        let mut came_back = Vec::new();
-        for (index, agent) in self.agents.iter_mut().enumerate().filter(|(_, a)| a.is_lost) {
-            agent.is_lost = false;
-            agent.reregistered = Some(now);
-            came_back.push(index);
-        }
-        came_back
+    /// The first task of the name reports another address in the state it is in: no event tells.
+    pub(crate) fn task_address(&mut self, name: &str, address: Ipv4Addr) -> Option<Arc<Task>> {
+        let task = self.named(name, 1, |_| true).pop()?;
+        Some(self.change(task.at_address(address)))
     }
 
-    fn find(&self, name: &str) -> Option<(usize, usize)> {
-        self.frameworks.iter().enumerate().find_map(|(index, framework)| {
-            let task = framework.tasks.iter().position(|task| task.app.name == name)?;
-            Some((index, task))
-        })
+    fn change(&mut self, task: Arc<Task>) -> Arc<Task> {
+        self.tasks.replace(task.clone());
+        task
     }
 
-    /// An agent that is not lost, or any if all are.
-    fn some_agent(&mut self) -> usize {
+    /// The first `count` tasks of the name among those the master shows.
+    fn named(&self, name: &str, count: usize, wanted: impl Fn(&Task) -> bool) -> Vec<Arc<Task>> {
+        let shown = self.tasks.named(name).filter(|task| self.shows(task) && wanted(task));
+        shown.take(count).cloned().collect()
+    }
+
+    fn takes_tasks(&self, agent: usize) -> bool {
+        self.agents[agent].standing == Standing::Active
+    }
+
+    /// An agent that takes tasks, or else one that is to come back with them.
+    fn some_agent(&mut self) -> Option<usize> {
         let first = self.random.below(self.agents.len());
-        let from_first = (0..self.agents.len()).map(|step| (first + step) % self.agents.len());
-        from_first.into_iter().find(|&agent| !self.agents[agent].is_lost).unwrap_or(first)
+        let from_first = || (0..self.agents.len()).map(|step| (first + step) % self.agents.len());
+        let is_recovered = |&agent: &usize| self.agents[agent].standing == Standing::Recovered;
+        from_first()
+            .find(|&agent| self.takes_tasks(agent))
+            .or_else(|| from_first().find(is_recovered))
     }
 
-    fn replace(&mut self, framework: usize, task: usize, agent: usize, now: f64) -> Vec<Change> {
-        let app = self.frameworks[framework].tasks[task].app.clone();
-        let ended = self.end(framework, task, End::Finished, now);
-        vec![ended, Change::Started(self.launch(framework, &app, agent, now))]
+    fn move_to(&mut self, task: &Task, agent: usize, now: f64) -> Vec<Change> {
+        let ended = self.end(task, End::Finished, now);
+        let started = self.launch(task.framework, &task.app, agent, now);
+        vec![ended, Change::Started(started)]
     }
 
-    fn end(&mut self, framework: usize, task: usize, end: End, now: f64) -> Change {
-        let framework = &mut self.frameworks[framework];
-        let task = framework.tasks.swap_remove(task);
-        for port in &task.place.ports {
-            self.agents[task.place.agent].ports_taken.remove(port);
-        }
-        let ended = Arc::new(task.end(end, now));
-        framework.completed.push_back(ended.clone());
-        if framework.completed.len() > COMPLETED_MAX {
-            framework.completed.pop_front();
-        }
-        Change::Ended(ended)
+    pub(crate) fn end(&mut self, task: &Task, end: End, now: f64) -> Change {
+        self.tasks.remove(task);
+        self.agents[task.place.agent].free_ports(&task.place.ports);
+        let ended = task.ended(end, now);
+        self.frameworks[task.framework].complete(ended.clone());
+        Change::Updated(ended)
     }
 
     fn launch(&mut self, framework: usize, app: &Arc<App>, agent: usize, at: f64) -> Arc<Task> {
@@ -246,11 +244,15 @@ impl Cluster {
                 container_address(self.addresses_given)
             }
         };
-        let place = Place { agent, agent_id: host.id.clone(), address, ports };
-        let framework = &mut self.frameworks[framework];
-        let id = framework.id.clone();
-        let task = Arc::new(Task::launch(app.clone(), id, place, &mut self.random, at));
-        framework.tasks.push(task.clone());
+        let (agent_id, hostname) = (host.id.clone(), host.hostname.clone());
+        let place = Place { agent, agent_id, hostname, address, ports };
+        self.launched += 1;
+        let mut task = Task::launch(app.clone(), place, &mut self.random, at);
+        task.number = self.launched;
+        task.framework = framework;
+        task.framework_id = self.frameworks[framework].id.clone();
+        let task = Arc::new(task);
+        self.tasks.insert(task.clone());
         task
     }
 }
@@ -265,61 +267,6 @@ impl Shape {
                 let others = self.frameworks - 1;
                 rest / others + usize::from(framework <= rest % others)
             }
-        }
-    }
-}
-
-impl Agent {
-    fn numbered(cluster: &str, number: usize, now: f64) -> Agent {
-        Agent {
-            id: format!("{cluster}-S{number}").into(),
-            hostname: format!("agent{number}.sim.example"),
-            address: Ipv4Addr::new(10, 0, (number / 250) as u8, (number % 250 + 1) as u8),
-            zone: ["a", "b", "c"][number % 3],
-            rack: format!("r{}", number % 20),
-            is_lost: false,
-            registered: now - 3500.0,
-            reregistered: None,
-            ports_taken: BTreeSet::new(),
-            next_port: FIRST_PORT,
-        }
-    }
-
-    pub(crate) fn pid(&self) -> String {
-        format!("slave(1)@{}:5051", self.address)
-    }
-
-    /// Free ports in turn, so that one is not given again at once; none when too few are free.
-    fn take_ports(&mut self, count: usize, last: u16) -> Vec<u16> {
-        let mut ports = Vec::new();
-        if self.ports_taken.len() + count > usize::from(last - FIRST_PORT) {
-            return ports;
-        }
-        while ports.len() < count {
-            let port = self.next_port;
-            self.next_port = if port >= last { FIRST_PORT } else { port + 1 };
-            if self.ports_taken.insert(port) {
-                ports.push(port);
-            }
-        }
-        ports
-    }
-}
-
-impl Framework {
-    fn numbered(cluster: &str, number: usize, now: f64) -> Framework {
-        let kind = Kind::ALL[number % 3];
-        let name = match number / 3 {
-            0 => kind.name().to_owned(),
-            more => format!("{}-{}", kind.name(), more + 1),
-        };
-        Framework {
-            id: format!("{cluster}-{number:04}").into(),
-            name,
-            kind,
-            registered: now - 3400.0,
-            tasks: vec![],
-            completed: VecDeque::new(),
         }
     }
 }

@@ -3,24 +3,24 @@
 use std::convert::Infallible;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flate2::read::GzDecoder;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
-use tokio::sync::broadcast;
-use tokio::time::{Instant, Interval, interval_at};
 
-use crate::body::Pieces;
-use crate::control;
-use crate::master::{Event, Master, Stage, now};
-use crate::{state, v1};
+use crate::body::{Pieces, Record};
+use crate::connection::Link;
+use crate::control::{self, Control};
+use crate::master::{Master, Stage, now};
+use crate::stream::body;
+use crate::{state, summary, v1};
 
 /// A real master zips answers from this length on.
 const GZIP_MIN: usize = 1024;
@@ -33,12 +33,20 @@ enum Realm {
     ReadWrite,
 }
 
-pub(crate) fn routes(master: Arc<Master>) -> Router {
-    Router::new().fallback(answer).with_state(master)
+pub(crate) fn routes(master: Arc<Master>) -> IntoMakeServiceWithConnectInfo<Router, Link> {
+    Router::new().fallback(answer).with_state(master).into_make_service_with_connect_info()
 }
 
-async fn answer(State(master): State<Arc<Master>>, request: Request) -> Response {
+async fn answer(
+    State(master): State<Arc<Master>>,
+    ConnectInfo(link): ConnectInfo<Link>,
+    request: Request,
+) -> Response {
     let (head, body) = request.into_parts();
+    if matches!(master.lock().stage, Stage::Down) && head.uri.path() != "/control" {
+        link.cut();
+        return std::future::pending().await;
+    }
     let Ok(body) = to_bytes(body, REQUEST_MAX).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
@@ -48,10 +56,11 @@ async fn answer(State(master): State<Arc<Master>>, request: Request) -> Response
         "/redirect" | "/master/redirect" => master.redirect(""),
         "/state" | "/master/state" => read(&master, &head, "state").await,
         "/slaves" | "/master/slaves" => read(&master, &head, "slaves").await,
+        "/state-summary" | "/master/state-summary" => read(&master, &head, "state-summary").await,
         "/metrics/snapshot" => metrics(&master, &head).await,
-        "/api/v1" | "/master/api/v1" => call(&master, &head, &body).await,
-        "/control" => change(&master, &head, &body),
-        _ => Err((StatusCode::NOT_FOUND, "404 Not Found.").into_response()),
+        "/api/v1" | "/master/api/v1" => call(&master, &head, &body, link).await,
+        "/control" => change(&master, &head, &body, &link),
+        _ => Err(not_found()),
     };
     answered.unwrap_or_else(|refused| refused)
 }
@@ -59,7 +68,11 @@ async fn answer(State(master): State<Arc<Master>>, request: Request) -> Response
 impl Master {
     #[expect(clippy::result_large_err, reason = "an answer either way")]
     fn authenticate(&self, head: &Parts, realm: Realm) -> Result<(), Response> {
-        let Some(expected) = &self.authorization else { return Ok(()) };
+        let expected = match realm {
+            Realm::ReadOnly => &self.manner.read_only,
+            Realm::ReadWrite => &self.manner.read_write,
+        };
+        let Some(expected) = expected else { return Ok(()) };
         let given = head.headers.get(header::AUTHORIZATION);
         if given.is_some_and(|given| given.as_bytes() == expected.as_bytes()) {
             return Ok(());
@@ -75,7 +88,7 @@ impl Master {
     /// Goes on only on the leader; another sends the client to the same path there.
     #[expect(clippy::result_large_err, reason = "an answer either way")]
     fn leading(&self, head: &Parts) -> Result<(), Response> {
-        if matches!(self.lock().stage, Stage::Leading | Stage::Recovering) {
+        if self.lock().stage.is_elected() {
             return Ok(());
         }
         let asked = head.uri.path_and_query().map_or("", |asked| asked.as_str());
@@ -88,19 +101,23 @@ impl Master {
     fn redirect(&self, path: &str) -> Result<Response, Response> {
         let leader = match &self.lock().stage {
             Stage::Standby(leader) => leader.clone(),
-            Stage::NoLeader => return Err(unavailable("No leader elected")),
-            Stage::Recovering | Stage::Leading => self.address.to_string(),
+            Stage::Down | Stage::NoLeader => return Err(unavailable("No leader elected")),
+            Stage::Recovering | Stage::Leading => self.manner.address.to_string(),
         };
         let location = [(header::LOCATION, format!("//{leader}{path}"))];
         Ok((StatusCode::TEMPORARY_REDIRECT, location, Body::empty()).into_response())
     }
 }
 
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404 Not Found.").into_response()
+}
+
 fn unavailable(text: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-/// /state and /slaves.
+/// /state, /slaves and /state-summary.
 async fn read(
     master: &Arc<Master>,
     head: &Parts,
@@ -113,7 +130,8 @@ async fn read(
         let simulation = simulated.lock();
         match name {
             "state" => state::state(&simulation.identity, simulation.known()),
-            _ => state::slaves(simulation.known()),
+            "slaves" => state::slaves(simulation.known()),
+            _ => summary::summary(&simulation.identity, simulation.known()).into(),
         }
     })
     .await
@@ -124,9 +142,8 @@ async fn metrics(master: &Arc<Master>, head: &Parts) -> Result<Response, Respons
     let simulated = master.clone();
     send(master, head, "metrics-snapshot", move || {
         let simulation = simulated.lock();
-        let is_elected = matches!(simulation.stage, Stage::Leading | Stage::Recovering);
         let known = simulation.known();
-        state::metrics(is_elected, known.is_some(), known).into()
+        state::metrics(simulation.stage.is_elected(), known.is_some(), known).into()
     })
     .await
 }
@@ -137,7 +154,17 @@ struct Call {
     name: String,
 }
 
-async fn call(master: &Arc<Master>, head: &Parts, body: &[u8]) -> Result<Response, Response> {
+async fn call(
+    master: &Arc<Master>,
+    head: &Parts,
+    body: &[u8],
+    link: Link,
+) -> Result<Response, Response> {
+    match master.manner.v1_status {
+        Some(StatusCode::NOT_FOUND) => return Err(not_found()),
+        Some(status) => return Err((status, format!("{status}.")).into_response()),
+        None => {}
+    }
     master.authenticate(head, Realm::ReadWrite)?;
     master.leading(head)?;
     if matches!(master.lock().stage, Stage::Recovering) {
@@ -157,7 +184,7 @@ async fn call(master: &Arc<Master>, head: &Parts, body: &[u8]) -> Result<Respons
         "GET_STATE" => {
             send(master, head, "v1-get_state", move || v1::state(&simulated.lock().cluster)).await
         }
-        "SUBSCRIBE" => Ok(subscribe(master)),
+        "SUBSCRIBE" => subscribe(master, link).await,
         _ => {
             let text = "Failed to validate master::Call: Expecting 'type' to be present";
             Err((StatusCode::BAD_REQUEST, text).into_response())
@@ -217,11 +244,11 @@ async fn send(
     let master = master.clone();
     let task = tokio::task::spawn_blocking(move || {
         let version = master.lock().version;
-        let body = match &master.recorded {
+        let body = match &master.manner.recorded {
             Some(folder) => recorded(folder, name)?,
             None => simulate(),
         };
-        let is_cut = master.cut_body && name == "state";
+        let is_cut = master.manner.cut_body && name == "state";
         if is_cut || !accepts_gzip || body.len() < GZIP_MIN {
             return Ok(if is_cut { broken_off(body) } else { plain(body) });
         }
@@ -271,7 +298,7 @@ fn zipped(
     let answer =
         |zipped: Bytes| ([JSON], [(header::CONTENT_ENCODING, "gzip")], zipped).into_response();
     let cache = || master.zipped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if master.recorded.is_none()
+    if master.manner.recorded.is_none()
         && let Some((made_from, bytes)) = cache().get(name)
         && *made_from == version
     {
@@ -282,51 +309,43 @@ fn zipped(
     Ok(answer(bytes))
 }
 
-/// A stream of events, each behind its length in decimal.
-fn subscribe(master: &Master) -> Response {
-    let simulation = master.lock();
-    let events = simulation.events.subscribe();
-    let mut first = Pieces::default();
-    let subscribed = v1::subscribed(&simulation.cluster);
-    first.text(&format!("{}\n", subscribed.len()));
-    first.append(subscribed);
-    first.text(&record(&v1::heartbeat().to_string()));
-    let every = Duration::from_secs(v1::HEARTBEAT_SECONDS);
-    let heartbeats = interval_at(Instant::now() + every, every);
-    let body = stream::iter(first.chunks().map(Ok)).chain(records(events, heartbeats));
-    ([JSON], Body::from_stream(body)).into_response()
-}
-
-fn records(
-    events: broadcast::Receiver<Event>,
-    heartbeats: Interval,
-) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::unfold(Some((events, heartbeats)), |listening| async {
-        let (mut events, mut heartbeats) = listening?;
-        let text = tokio::select! {
-            _ = heartbeats.tick() => v1::heartbeat().to_string().into(),
-            event = events.recv() => match event {
-                Ok(Event::Record(text)) => text,
-                Ok(Event::Broken) | Err(_) => {
-                    return Some((Err(io::Error::other("the master is gone")), None));
-                }
-            }
+/// A stream of events, each behind its length in decimal.  The state it begins with and the events
+/// that follow are taken at one moment.
+async fn subscribe(master: &Arc<Master>, link: Link) -> Result<Response, Response> {
+    let heartbeat = master.manner.heartbeat;
+    let simulated = master.clone();
+    let task = tokio::task::spawn_blocking(move || {
+        let (subscribed, subscription) = {
+            let mut simulation = simulated.lock();
+            let subscribed = v1::subscribed(&simulation.cluster, heartbeat);
+            (subscribed, simulation.subscribers.subscribe(link))
         };
-        Some((Ok(Bytes::from(record(&text))), Some((events, heartbeats))))
-    })
-}
-
-fn record(text: &str) -> String {
-    format!("{}\n{text}", text.len())
+        let mut first = Pieces::default();
+        first.text(&format!("{}\n", subscribed.len()));
+        first.append(subscribed);
+        let mut second = Vec::new();
+        Record::from(v1::heartbeat()).write(&mut second);
+        first.text(&String::from_utf8_lossy(&second));
+        (first, subscription)
+    });
+    let (first, subscription) = task
+        .await
+        .map_err(|panic| (StatusCode::INTERNAL_SERVER_ERROR, panic.to_string()).into_response())?;
+    let events = body(first, subscription, heartbeat, master.manner.chunk);
+    Ok(([JSON], Body::from_stream(events)).into_response())
 }
 
 #[expect(clippy::result_large_err, reason = "an answer either way")]
-fn change(master: &Master, head: &Parts, body: &[u8]) -> Result<Response, Response> {
+fn change(master: &Master, head: &Parts, body: &[u8], link: &Link) -> Result<Response, Response> {
     if head.method != Method::POST {
         return Err(StatusCode::METHOD_NOT_ALLOWED.into_response());
     }
-    let asked = serde_json::from_slice(body)
-        .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()).into_response())?;
-    let changed = control::apply(&mut master.lock(), asked, now());
+    let refused = |text: String| (StatusCode::BAD_REQUEST, text).into_response();
+    let asked = Control::parse(body).map_err(|error| refused(error.to_string()))?;
+    let is_down = asked.is_down();
+    let changed = control::apply(&mut master.lock(), asked, now()).map_err(refused)?;
+    if is_down {
+        master.links.cut_all_but(link);
+    }
     Ok(plain(changed.into()))
 }

@@ -3,17 +3,22 @@
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
-use tokio::sync::broadcast;
+use axum::http::StatusCode;
 
+use crate::body::Record;
 use crate::cluster::{Change, Cluster};
+use crate::connection::Links;
 use crate::state::Identity;
+use crate::stream::Subscribers;
 use crate::v1;
 
 pub(crate) enum Stage {
+    /// No process: nothing is answered but `POST /control`.
+    Down,
     /// Another master leads, at this `HOST:PORT`.
     Standby(String),
     NoLeader,
@@ -22,12 +27,10 @@ pub(crate) enum Stage {
     Leading,
 }
 
-/// What goes to every subscriber.
-#[derive(Clone)]
-pub(crate) enum Event {
-    Record(Arc<str>),
-    /// The master is gone, or leads no longer.
-    Broken,
+impl Stage {
+    pub(crate) fn is_elected(&self) -> bool {
+        matches!(self, Stage::Recovering | Stage::Leading)
+    }
 }
 
 pub(crate) struct Simulation {
@@ -36,34 +39,39 @@ pub(crate) struct Simulation {
     pub(crate) cluster: Cluster,
     /// Counts the changes.
     pub(crate) version: u64,
-    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) subscribers: Subscribers,
+}
+
+/// What does not change while the process runs.
+pub(crate) struct Manner {
+    pub(crate) address: SocketAddrV4,
+    /// The `Authorization` value each realm lets in; none: everybody.
+    pub(crate) read_only: Option<String>,
+    pub(crate) read_write: Option<String>,
+    /// What every call of /api/v1 is answered with, if it is not looked at.
+    pub(crate) v1_status: Option<StatusCode>,
+    pub(crate) heartbeat: Duration,
+    /// The most octets a chunk of a stream has.
+    pub(crate) chunk: usize,
+    pub(crate) recorded: Option<PathBuf>,
+    pub(crate) cut_body: bool,
 }
 
 pub(crate) struct Master {
     simulation: Mutex<Simulation>,
     /// The last gzipped body of each answer, with the version it was made from.
     pub(crate) zipped: Mutex<HashMap<&'static str, (u64, Bytes)>>,
-    pub(crate) address: SocketAddrV4,
-    /// The `Authorization` value that is let in; none: everybody.
-    pub(crate) authorization: Option<String>,
-    pub(crate) recorded: Option<PathBuf>,
-    pub(crate) cut_body: bool,
+    pub(crate) manner: Manner,
+    pub(crate) links: Links,
 }
 
 impl Master {
-    pub(crate) fn new(
-        simulation: Simulation,
-        authorization: Option<String>,
-        recorded: Option<PathBuf>,
-        cut_body: bool,
-    ) -> Master {
+    pub(crate) fn new(simulation: Simulation, manner: Manner) -> Master {
         Master {
-            address: simulation.identity.address,
             simulation: Mutex::new(simulation),
             zipped: Mutex::default(),
-            authorization,
-            recorded,
-            cut_body,
+            manner,
+            links: Links::default(),
         }
     }
 
@@ -78,36 +86,34 @@ impl Simulation {
         matches!(self.stage, Stage::Leading).then_some(&self.cluster)
     }
 
+    /// Replaces a task, where tasks start: on a leader, and on a standby that is to follow it.
+    pub(crate) fn churn(&mut self, now: f64) {
+        if matches!(self.stage, Stage::Leading | Stage::Standby(_)) {
+            let changes = self.cluster.churn(now);
+            self.publish(&changes);
+        }
+    }
+
     /// Counts the changes and tells the subscribers.
     pub(crate) fn publish(&mut self, changes: &[Change]) {
         self.version += 1;
-        if self.events.receiver_count() > 0 {
-            let records = changes.iter().flat_map(v1::records).collect();
-            self.send(records);
+        if changes.is_empty() || self.subscribers.is_empty() {
+            return;
         }
+        let records = changes.iter().flat_map(|change| v1::records(change, &self.cluster));
+        let records: Vec<Record> = records.collect();
+        self.subscribers.send(records);
     }
 
-    pub(crate) fn send(&self, records: Vec<serde_json::Value>) {
-        for record in records {
-            // Without a receiver nobody is subscribed.
-            let _ = self.events.send(Event::Record(record.to_string().into()));
-        }
-    }
-
-    /// Enters the stage; one that begins to lead was elected just now.
-    pub(crate) fn enter(&mut self, stage: Stage, now: f64) {
-        let is_elected = |stage: &Stage| matches!(stage, Stage::Leading | Stage::Recovering);
-        if is_elected(&stage) && !is_elected(&self.stage) {
-            self.identity.elected_time = now;
-        }
+    /// Enters the stage; the streams break off.
+    pub(crate) fn enter(&mut self, stage: Stage) {
         self.stage = stage;
         self.break_streams();
     }
 
     pub(crate) fn break_streams(&mut self) {
         self.version += 1;
-        // Without a receiver nobody is subscribed.
-        let _ = self.events.send(Event::Broken);
+        self.subscribers.break_off();
     }
 }
 

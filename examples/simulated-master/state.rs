@@ -1,14 +1,18 @@
 //! The answers of /state, /slaves, /version and /metrics/snapshot.
 
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::agent::{Agent, Standing};
 use crate::app::Kind;
 use crate::body::Pieces;
-use crate::cluster::{Agent, Cluster, Framework};
+use crate::cluster::Cluster;
+use crate::framework::{Framework, Presence};
+use crate::random::Random;
 use crate::resources::{Ports, Resources, allocated, unreserved};
-use crate::task::Task;
+use crate::task::{Part, Task};
 
 /// The master as it names itself.
 pub(crate) struct Identity {
@@ -16,6 +20,23 @@ pub(crate) struct Identity {
     pub(crate) address: SocketAddrV4,
     pub(crate) start_time: f64,
     pub(crate) elected_time: f64,
+    /// What its ids come from, one for each process.
+    ids: Random,
+}
+
+impl Identity {
+    pub(crate) fn new(address: SocketAddrV4, seed: u64, elected_time: f64) -> Identity {
+        let mut ids = Random::new(seed ^ u64::from(address.port()) << 32);
+        let start_time = elected_time - 0.05;
+        Identity { id: ids.uuid(), address, start_time, elected_time, ids }
+    }
+
+    /// Another process at the same address.
+    pub(crate) fn renew(&mut self, now: f64) {
+        self.id = self.ids.uuid();
+        self.start_time = now;
+        self.elected_time = now;
+    }
 }
 
 pub(crate) const AGENT_CAPABILITIES: [&str; 8] = [
@@ -54,13 +75,31 @@ pub(crate) fn state(master: &Identity, cluster: Option<&Cluster>) -> Pieces {
     body.text(",");
     write_agents(&mut body, cluster, agent);
     body.text(r#","frameworks":["#);
-    for (index, framework) in cluster.iter().flat_map(|cluster| &cluster.frameworks).enumerate() {
-        body.text(if index > 0 { "," } else { "" });
-        let shown = |task: &Task| cluster.is_some_and(|cluster| cluster.shows(task));
-        write_framework(&mut body, framework, shown);
+    if let Some(cluster) = cluster {
+        write_frameworks(&mut body, cluster);
     }
-    body.text(r#"],"completed_frameworks":[],"orphan_tasks":[],"unregistered_frameworks":[]}"#);
+    body.text(r#"],"completed_frameworks":["#);
+    let torn_down = cluster.iter().flat_map(|cluster| &cluster.frameworks);
+    for (index, framework) in torn_down.filter(|known| known.is_torn_down()).enumerate() {
+        body.text(if index > 0 { "," } else { "" });
+        write_framework(&mut body, framework, &[], &[]);
+    }
+    body.text(r#"],"orphan_tasks":[],"unregistered_frameworks":[]}"#);
     body
+}
+
+fn write_frameworks(body: &mut Pieces, cluster: &Cluster) {
+    let shown = cluster.shown_by_framework();
+    let mut unreachable = vec![vec![]; shown.len()];
+    for task in cluster.unreachable_tasks() {
+        unreachable[task.framework].push(task);
+    }
+    let all = cluster.frameworks.iter().zip(shown.iter().zip(&unreachable));
+    let listed = all.filter(|(framework, _)| framework.is_listed());
+    for (index, (framework, (tasks, unreachable))) in listed.enumerate() {
+        body.text(if index > 0 { "," } else { "" });
+        write_framework(body, framework, tasks, unreachable);
+    }
 }
 
 pub(crate) fn slaves(cluster: Option<&Cluster>) -> Pieces {
@@ -72,28 +111,52 @@ pub(crate) fn slaves(cluster: Option<&Cluster>) -> Pieces {
 }
 
 pub(crate) fn metrics(is_elected: bool, is_recovered: bool, cluster: Option<&Cluster>) -> Value {
-    let agents = present(cluster).count();
-    let shown = |task: &&Task| cluster.is_some_and(|cluster| cluster.shows(task));
-    let tasks = cluster.iter().flat_map(|cluster| &cluster.frameworks);
-    let running = tasks.flat_map(|framework| &framework.tasks).map(AsRef::as_ref).filter(shown);
+    let agents = Counts::of(cluster);
+    let tasks = cluster.map_or(0, |cluster| cluster.shown().count());
     json!({
         "master/elected": f64::from(u8::from(is_elected)),
-        "master/slaves_active": agents as f64,
-        "master/slaves_connected": agents as f64,
-        "master/tasks_running": running.count() as f64,
+        "master/slaves_active": agents.active as f64,
+        "master/slaves_connected": agents.connected as f64,
+        "master/slaves_unreachable": agents.unreachable as f64,
+        "master/tasks_running": tasks as f64,
         "registrar/log/recovered": f64::from(u8::from(is_recovered)),
     })
+}
+
+/// How many agents there are.
+#[derive(Default)]
+struct Counts {
+    registered: usize,
+    active: usize,
+    connected: usize,
+    unreachable: usize,
+}
+
+impl Counts {
+    fn of(cluster: Option<&Cluster>) -> Counts {
+        let Some(cluster) = cluster else { return Counts::default() };
+        let standing = |wanted| cluster.agents.iter().filter(move |a| a.standing == wanted).count();
+        let registered = cluster.registered().count();
+        Counts {
+            registered,
+            active: standing(Standing::Active),
+            connected: registered - standing(Standing::Disconnected),
+            unreachable: cluster.unreachable().count(),
+        }
+    }
 }
 
 fn head(master: &Identity, cluster: Option<&Cluster>) -> Value {
     let pid = format!("master@{}", master.address);
     let hostname = master.address.ip().to_string();
+    let agents = Counts::of(cluster);
     let mut head = version();
     let more = json!({"start_time": master.start_time, "elected_time": master.elected_time,
         "id": master.id, "pid": pid, "hostname": hostname,
         "capabilities": ["AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2"],
-        "activated_slaves": present(cluster).count() as f64, "deactivated_slaves": 0.0,
-        "unreachable_slaves": 0.0, "domain": domain("a"), "leader": pid,
+        "activated_slaves": agents.active as f64,
+        "deactivated_slaves": (agents.registered - agents.active) as f64,
+        "unreachable_slaves": agents.unreachable as f64, "domain": domain("a"), "leader": pid,
         "leader_info": {"id": master.id, "pid": pid, "port": master.address.port(),
             "hostname": hostname, "domain": domain("a")},
         "cluster": "simulated", "flags": flags(master)});
@@ -112,39 +175,30 @@ fn flags(master: &Identity) -> Value {
     flags
 }
 
-fn present(cluster: Option<&Cluster>) -> impl Iterator<Item = &Agent> {
-    cluster.into_iter().flat_map(|cluster| &cluster.agents).filter(|agent| !agent.is_lost)
-}
-
 fn write_agents(
     body: &mut Pieces,
     cluster: Option<&Cluster>,
     shape: fn(&Agent, &Resources, &Resources) -> Value,
 ) {
-    let mut agents = Vec::new();
-    let mut recovered = Vec::new();
-    if let Some(cluster) = cluster {
-        let total = cluster.agent_resources();
-        for (known, used) in cluster.agents.iter().zip(cluster.used_by_agent()) {
-            match known.is_lost {
-                false => agents.push(shape(known, &total, &used)),
-                true => recovered.push(identity(known)),
-            }
-        }
-    }
+    let Some(cluster) = cluster else {
+        body.text(r#""slaves":[],"recovered_slaves":[]"#);
+        return;
+    };
+    let total = cluster.agent_resources();
+    let known = cluster.agents.iter().enumerate().filter(|(_, known)| known.is_registered());
     body.text(r#""slaves":"#);
-    body.value(&agents.into());
+    body.array(known.map(|(index, known)| shape(known, &total, &cluster.used_on(index))));
     body.text(r#","recovered_slaves":"#);
-    body.value(&recovered.into());
+    body.array(cluster.recovered().map(identity));
 }
 
 /// All that is known of an agent that has not come back.
 fn identity(agent: &Agent) -> Value {
-    json!({"id": *agent.id, "hostname": agent.hostname, "port": 5051,
+    json!({"id": *agent.id, "hostname": *agent.hostname, "port": 5051,
         "attributes": {"rack": agent.rack, "os": "debian"}, "domain": domain(agent.zone)})
 }
 
-fn agent(agent: &Agent, total: &Resources, used: &Resources) -> Value {
+pub(crate) fn agent(agent: &Agent, total: &Resources, used: &Resources) -> Value {
     let none = Resources::default().summed();
     let mut reserved = none.clone();
     reserved["ports"] = RESERVED_PORTS.into();
@@ -161,8 +215,8 @@ fn agent(agent: &Agent, total: &Resources, used: &Resources) -> Value {
     json["offered_resources"] = none;
     json["reserved_resources"] = json!({"slave_public": reserved});
     json["unreserved_resources"] = total.summed();
-    json["active"] = true.into();
-    json["deactivated"] = false.into();
+    json["active"] = (agent.standing == Standing::Active).into();
+    json["deactivated"] = (agent.standing == Standing::Deactivated).into();
     json["version"] = "1.11.0".into();
     json["capabilities"] = AGENT_CAPABILITIES.as_slice().into();
     json
@@ -188,44 +242,72 @@ pub(crate) fn reserved_ports() -> Value {
         "reservations": [{"type": "STATIC", "role": "slave_public"}]})
 }
 
-fn write_framework(body: &mut Pieces, framework: &Framework, shown: impl Fn(&Task) -> bool) {
-    let tasks = || framework.tasks.iter().filter(|task| shown(task));
-    let used = Resources::of(tasks().map(AsRef::as_ref)).summed();
+/// What /state and /state-summary both say of a framework.
+pub(crate) fn framework(framework: &Framework, used: &Value) -> Value {
+    let is_connected = framework.presence == Presence::Connected;
     let mut json = json!({"id": *framework.id, "name": framework.name, "used_resources": used,
         "offered_resources": Resources::default().summed(),
         "capabilities": capabilities(framework.kind), "hostname": "", "webui_url": "",
-        "active": true, "connected": true, "recovered": false, "user": "root",
-        "failover_timeout": 604_800.0, "checkpoint": true,
-        "registered_time": framework.registered, "unregistered_time": 0.0, "resources": used,
-        "offers": [], "offer_constraints": {}});
+        "active": is_connected, "connected": is_connected,
+        "recovered": framework.presence == Presence::Recovered});
     match framework.kind {
         Kind::Marathon => {
             json["hostname"] = "marathon.sim.example".into();
             json["webui_url"] = "http://marathon.sim.example:8080".into();
+        }
+        Kind::Chronos => {}
+        Kind::Aurora => json["hostname"] = "aurora.sim.example".into(),
+    }
+    if let Some(pid) = &framework.pid {
+        json["pid"] = pid.as_str().into();
+    }
+    json
+}
+
+fn framework_in_full(known: &Framework, used: &Value) -> Value {
+    let (mut registered, mut unregistered) = (known.registered, 0.0);
+    match known.presence {
+        Presence::Recovered => registered = 0.0,
+        Presence::TornDown(at) => unregistered = at,
+        _ => {}
+    }
+    let mut json = framework(known, used);
+    let more = json!({"user": "root", "failover_timeout": 604_800.0, "checkpoint": true,
+        "registered_time": registered, "unregistered_time": unregistered, "resources": used,
+        "offers": [], "offer_constraints": {}});
+    if let (Value::Object(json), Value::Object(more)) = (&mut json, more) {
+        json.extend(more);
+    }
+    if let Some(time) = known.reregistered {
+        json["reregistered_time"] = time.into();
+    }
+    match known.kind {
+        Kind::Marathon => {
             json["principal"] = "marathon".into();
             json["labels"] = json!([{"key": "team", "value": "platform"}]);
             json["roles"] = json!(["*"]);
         }
         Kind::Chronos => json["roles"] = json!(["*"]),
-        Kind::Aurora => {
-            json["hostname"] = "aurora.sim.example".into();
-            json["role"] = "*".into();
-        }
+        Kind::Aurora => json["role"] = "*".into(),
     }
-    body.open(&json);
-    body.text(r#","tasks":["#);
-    body.state_tasks(tasks());
-    body.text(r#"],"unreachable_tasks":[],"completed_tasks":["#);
-    body.state_tasks(framework.completed.iter());
-    body.text(r#"],"executors":"#);
-    body.value(&tasks().filter_map(|task| executor(task)).collect());
-    body.text("}");
+    json
 }
 
-fn executor(task: &Task) -> Option<Value> {
-    let id = task.executor_id()?;
-    Some(json!({"executor_id": id, "name": "thermos", "framework_id": *task.framework_id,
-        "command": {"shell": true, "value": "./thermos_executor", "argv": [], "uris": []},
-        "resources": {"disk": 0.0, "mem": 16.0, "gpus": 0.0, "cpus": 0.01}, "role": "*",
-        "type": "CUSTOM", "slave_id": *task.place.agent_id}))
+fn write_framework(
+    body: &mut Pieces,
+    framework: &Framework,
+    tasks: &[&Arc<Task>],
+    unreachable: &[Arc<Task>],
+) {
+    let used = Resources::of(tasks.iter().map(|task| task.as_ref())).summed();
+    body.open(&framework_in_full(framework, &used));
+    body.text(r#","tasks":["#);
+    body.tasks(tasks.iter().copied(), Part::State);
+    body.text(r#"],"unreachable_tasks":["#);
+    body.tasks(unreachable.iter(), Part::State);
+    body.text(r#"],"completed_tasks":["#);
+    body.tasks(framework.completed.iter(), Part::State);
+    body.text(r#"],"executors":["#);
+    body.tasks(tasks.iter().copied().filter(|task| task.has_executor()), Part::StateExecutor);
+    body.text("]}");
 }

@@ -1,15 +1,18 @@
 //! The answers of the operator API (`POST /api/v1`), in JSON.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::agent::{Agent, Standing};
 use crate::app::Kind;
-use crate::body::Pieces;
-use crate::cluster::{Agent, Change, Cluster, Framework};
+use crate::body::{Pieces, Record};
+use crate::cluster::{Change, Cluster};
+use crate::framework::{Framework, Presence};
 use crate::resources::{Resources, allocated, unreserved};
 use crate::state::{self, AGENT_CAPABILITIES, Identity, capabilities, domain, reserved_ports};
-use crate::task::Task;
-
-pub(crate) const HEARTBEAT_SECONDS: u64 = 15;
+use crate::task::{Part, Task};
 
 pub(crate) fn health() -> Value {
     json!({"type": "GET_HEALTH", "get_health": {"healthy": true}})
@@ -40,11 +43,11 @@ pub(crate) fn state(cluster: &Cluster) -> Pieces {
 }
 
 /// The first record of a stream.
-pub(crate) fn subscribed(cluster: &Cluster) -> Pieces {
+pub(crate) fn subscribed(cluster: &Cluster, heartbeat: Duration) -> Pieces {
     let mut body = Pieces::default();
     body.text(r#"{"type":"SUBSCRIBED","subscribed":{"get_state":"#);
     write_state(&mut body, cluster);
-    body.text(&format!(r#","heartbeat_interval_seconds":{HEARTBEAT_SECONDS}.0}}}}"#));
+    body.text(&format!(r#","heartbeat_interval_seconds":{:?}}}}}"#, heartbeat.as_secs_f64()));
     body
 }
 
@@ -53,32 +56,47 @@ pub(crate) fn heartbeat() -> Value {
 }
 
 /// The records a stream carries for a change: a task is staged, then each of its statuses comes.
-pub(crate) fn records(change: &Change) -> Vec<Value> {
-    match change {
+pub(crate) fn records(change: &Change, cluster: &Cluster) -> Vec<Record> {
+    let record = match change {
+        // It runs where the master does not look yet.
+        Change::Started(task) if !cluster.shows(task) => return vec![],
         Change::Started(task) => {
-            let mut records = vec![task_added(task.staged_in_v1())];
-            records.extend(task.statuses_in_v1().into_iter().map(|last| updated(task, last)));
-            records
+            let statuses = task.launch_in_v1();
+            let updates = statuses.into_iter().map(|status| updated(task, status).into());
+            return [task_added(task.staged_in_v1()).into()].into_iter().chain(updates).collect();
         }
-        Change::Ended(task) => {
-            task.statuses_in_v1().pop().into_iter().map(|last| updated(task, last)).collect()
+        Change::Updated(task) => match task.last_status_in_v1() {
+            Some(status) => updated(task, status),
+            None => return vec![],
+        },
+        Change::Reported(task) => return vec![Record::TaskAdded(task.clone())],
+        Change::AgentAdded(index) => {
+            let (total, used) = (cluster.agent_resources(), cluster.used_on(*index));
+            let mut added = agent(&cluster.agents[*index], &total, &used);
+            // Only what comes from the registry has it.
+            if let Some(info) = added["agent_info"].as_object_mut() {
+                info.remove("checkpoint");
+            }
+            json!({"type": "AGENT_ADDED", "agent_added": {"agent": added}})
         }
-    }
-}
-
-/// The records for the agents that came back after a failover, each with its tasks.
-pub(crate) fn records_of_agents(cluster: &Cluster, came_back: &[usize]) -> Vec<Value> {
-    let mut records = Vec::new();
-    let total = cluster.agent_resources();
-    let used = cluster.used_by_agent();
-    for &index in came_back {
-        let added = agent(&cluster.agents[index], &total, &used[index]);
-        records.push(json!({"type": "AGENT_ADDED", "agent_added": {"agent": added}}));
-        let tasks = cluster.frameworks.iter().flat_map(|framework| &framework.tasks);
-        let here = tasks.filter(|task| task.place.agent == index);
-        records.extend(here.map(|task| task_added(task.in_v1())));
-    }
-    records
+        Change::AgentRemoved(index) => {
+            let id = json!({"value": *cluster.agents[*index].id});
+            json!({"type": "AGENT_REMOVED", "agent_removed": {"agent_id": id}})
+        }
+        Change::FrameworkAdded(index, presence) => {
+            let added = framework_alone(&cluster.frameworks[*index], *presence);
+            json!({"type": "FRAMEWORK_ADDED", "framework_added": {"framework": added}})
+        }
+        Change::FrameworkUpdated(index) => {
+            let updated = framework_alone(&cluster.frameworks[*index], Presence::Connected);
+            json!({"type": "FRAMEWORK_UPDATED", "framework_updated": {"framework": updated}})
+        }
+        Change::FrameworkRemoved(index) => {
+            let info = framework_info(&cluster.frameworks[*index]);
+            json!({"type": "FRAMEWORK_REMOVED", "framework_removed": {"framework_info": info}})
+        }
+    };
+    vec![record.into()]
 }
 
 fn task_added(task: Value) -> Value {
@@ -92,45 +110,33 @@ fn updated(task: &Task, status: Value) -> Value {
 
 fn write_state(body: &mut Pieces, cluster: &Cluster) {
     let frameworks = || cluster.frameworks.iter();
-    let tasks = || {
-        let all = frameworks().flat_map(|framework| &framework.tasks);
-        all.filter(|task| cluster.shows(task))
-    };
+    let shown = cluster.shown_by_framework();
+    let tasks = || shown.iter().flatten().copied();
+    let unreachable = cluster.unreachable_tasks();
     body.text(r#"{"get_tasks":{"tasks":["#);
-    body.v1_tasks(tasks());
-    body.text(r#"],"unreachable_tasks":[],"completed_tasks":["#);
-    body.v1_tasks(frameworks().flat_map(|framework| &framework.completed));
-    body.text(r#"]},"get_executors":{"executors":"#);
-    body.value(&tasks().filter_map(|task| executor(task)).collect());
-    body.text(r#"},"get_frameworks":{"frameworks":"#);
-    body.value(&frameworks().map(|known| framework(known, cluster)).collect());
-    body.text(r#","completed_frameworks":[]},"get_agents":"#);
-    body.value(&agents(cluster));
-    body.text("}");
-}
-
-fn agents(cluster: &Cluster) -> Value {
-    let (mut agents, mut recovered) = (Vec::new(), Vec::new());
+    body.tasks(tasks(), Part::V1);
+    body.text(r#"],"unreachable_tasks":["#);
+    body.tasks(unreachable.iter(), Part::V1);
+    body.text(r#"],"completed_tasks":["#);
+    body.tasks(frameworks().flat_map(|framework| &framework.completed), Part::V1);
+    body.text(r#"]},"get_executors":{"executors":["#);
+    body.tasks(tasks().filter(|task| task.has_executor()), Part::V1Executor);
+    body.text(r#"]},"get_frameworks":{"frameworks":"#);
+    let listed = frameworks().zip(&shown).filter(|(known, _)| known.is_listed());
+    body.array(listed.map(|(known, tasks)| framework(known, tasks)));
+    body.text(r#","completed_frameworks":"#);
+    let torn_down = frameworks().filter(|known| known.is_torn_down());
+    body.array(torn_down.map(|known| framework(known, &[])));
+    body.text(r#"},"get_agents":{"agents":"#);
     let total = cluster.agent_resources();
-    for (known, used) in cluster.agents.iter().zip(cluster.used_by_agent()) {
-        match known.is_lost {
-            false => agents.push(agent(known, &total, &used)),
-            true => recovered.push(agent_info(known, &total)),
-        }
-    }
-    json!({"agents": agents, "recovered_agents": recovered})
+    let known = cluster.agents.iter().enumerate().filter(|(_, known)| known.is_registered());
+    body.array(known.map(|(index, known)| agent(known, &total, &cluster.used_on(index))));
+    body.text(r#","recovered_agents":"#);
+    body.array(cluster.recovered().map(|known| agent_info(known, &total)));
+    body.text("}}");
 }
 
-fn executor(task: &Task) -> Option<Value> {
-    let id = task.executor_id()?;
-    let resources = Resources { cpus: 0.01, mem: 16.0, ..Resources::default() };
-    Some(json!({"agent_id": {"value": *task.place.agent_id}, "executor_info": {"type": "CUSTOM",
-        "executor_id": {"value": id}, "framework_id": {"value": *task.framework_id},
-        "command": {"shell": true, "value": "./thermos_executor"},
-        "resources": allocated(resources.listed()), "name": "thermos", "source": "thermos"}}))
-}
-
-fn framework(framework: &Framework, cluster: &Cluster) -> Value {
+fn framework_info(framework: &Framework) -> Value {
     let mut info = json!({"user": "root", "name": framework.name,
         "id": {"value": *framework.id}, "failover_timeout": 604_800.0, "checkpoint": true});
     let named = capabilities(framework.kind).iter().map(|name| json!({"type": name}));
@@ -152,23 +158,51 @@ fn framework(framework: &Framework, cluster: &Cluster) -> Value {
             info["role"] = "*".into();
         }
     }
-    let shown = framework.tasks.iter().map(AsRef::as_ref).filter(|task| cluster.shows(task));
-    let used = Resources::of(shown).listed();
-    let registered = nanoseconds(framework.registered);
-    let mut json = json!({"framework_info": info, "active": true, "connected": true,
-        "recovered": false, "registered_time": registered, "reregistered_time": registered,
-        "offer_constraints": {}});
+    info
+}
+
+fn framework(framework: &Framework, tasks: &[&Arc<Task>]) -> Value {
+    let mut json = presence(framework, framework.presence);
+    if framework.presence != Presence::Recovered {
+        let reregistered = framework.reregistered.unwrap_or(framework.registered);
+        json["registered_time"] = nanoseconds(framework.registered);
+        json["reregistered_time"] = nanoseconds(reregistered);
+    }
+    if let Presence::TornDown(at) = framework.presence {
+        json["unregistered_time"] = nanoseconds(at);
+    }
+    json["offer_constraints"] = json!({});
+    let used = Resources::of(tasks.iter().map(|task| task.as_ref())).listed();
     if !used.is_empty() {
         json["allocated_resources"] = allocated(unreserved(used)).into();
     }
     json
 }
 
+/// The framework as an event has it: without what its tasks use.
+fn framework_alone(framework: &Framework, as_of: Presence) -> Value {
+    let mut json = presence(framework, as_of);
+    let (registered, reregistered) = match as_of {
+        Presence::Recovered => (0.0, 0.0),
+        _ => (framework.registered, framework.reregistered.unwrap_or(framework.registered)),
+    };
+    json["registered_time"] = nanoseconds(registered);
+    json["reregistered_time"] = nanoseconds(reregistered);
+    json["unregistered_time"] = nanoseconds(0.0);
+    json
+}
+
+fn presence(framework: &Framework, as_of: Presence) -> Value {
+    let is_connected = as_of == Presence::Connected;
+    json!({"framework_info": framework_info(framework), "active": is_connected,
+        "connected": is_connected, "recovered": as_of == Presence::Recovered})
+}
+
 fn agent_info(agent: &Agent, total: &Resources) -> Value {
     let text = |name, value: &str| json!({"name": name, "type": "TEXT", "text": {"value": value}});
     let mut resources = total.listed();
     resources.push(reserved_ports());
-    json!({"hostname": agent.hostname, "port": 5051, "resources": resources,
+    json!({"hostname": *agent.hostname, "port": 5051, "resources": resources,
         "attributes": [text("rack", &agent.rack), text("os", "debian")],
         "id": {"value": *agent.id}, "domain": domain(agent.zone), "checkpoint": true})
 }
@@ -179,8 +213,9 @@ fn agent(agent: &Agent, total: &Resources, used: &Resources) -> Value {
     let mut all = unreserved(total.listed());
     all.push(reserved);
     let capability = |name: &&str| json!({"type": name});
-    let mut json = json!({"agent_info": agent_info(agent, total), "active": true,
-        "deactivated": false, "version": "1.11.0", "pid": agent.pid(),
+    let mut json = json!({"agent_info": agent_info(agent, total), 
+        "active": agent.standing == Standing::Active,
+        "deactivated": agent.standing == Standing::Deactivated, "version": "1.11.0", "pid": agent.pid(),
         "registered_time": nanoseconds(agent.registered), "total_resources": all,
         "capabilities": AGENT_CAPABILITIES.iter().map(capability).collect::<Vec<_>>()});
     if let Some(time) = agent.reregistered {

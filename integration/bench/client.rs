@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::load::Load;
+use crate::names::Load;
 use crate::peer::{Peer, Setup};
 use crate::site::Site;
 

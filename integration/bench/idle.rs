@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use mesozone::cluster::Hosts;
 use mesozone::config::Config;
 use mesozone::daemon;
 use mesozone::fence::Until;
-use mesozone::mesos;
 use mesozone::snapshot::{Completeness, Snapshot};
+use mesozone::state;
 use mesozone::target::Target;
 use mesozone::watch::Watch;
 
-use crate::load::Load;
 use crate::median;
+use crate::names::Load;
 use crate::peer::{Peer, Setup};
 use crate::proxy::Proxy;
 use crate::site::Site;
@@ -25,7 +26,7 @@ pub(crate) fn measure(peer: Peer, load: &Load) {
     assert!(synced.status.success(), "{synced:?}");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (messages, mut passes) = runtime.block_on(async {
-        let snapshot = snapshot(load).await;
+        let snapshot = snapshot(load);
         let proxy = Proxy::to(site.peer.addr());
         let mut watched = open(&site, &proxy.addr().to_string());
         watched.read(&snapshot.zone).await.expect("the zone");
@@ -55,12 +56,12 @@ pub(crate) fn measure(peer: Peer, load: &Load) {
     );
 }
 
-async fn snapshot(load: &Load) -> Snapshot {
-    let state = mesos::parse(&std::fs::read(&load.state).expect("a state")).expect("a state");
+fn snapshot(load: &Load) -> Snapshot {
+    let state = state::parse(&std::fs::read(&load.state).expect("a state")).expect("a state");
     let completeness = Completeness::of_file(&state.cluster);
     let rules = Config::parse("[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n").expect("valid");
     let masters = rules.mesos.masters.iter().map(|master| master.endpoint.clone()).collect();
-    Watch::new(rules.rules, masters).publish(state, completeness).await
+    Watch::new(rules.rules, masters).read(state, completeness, Hosts::new())
 }
 
 fn open(site: &Site, server: &str) -> Target {

@@ -1,79 +1,82 @@
-//! What is published: a Mesos state of so many names, and the records that mesozone makes of it.
+//! What a cluster costs: from a master's state to the zone ready, and staying there.
+//!
+//!     cargo bench --bench load -- [TASKS]... [rounds=3]
+//!
+//! `mesozone run` with its bundled server, so little but watching, once by the event stream
+//! and once by polls. `ready` is CPU time and memory when the first snapshot is published;
+//! `again` what each further whole reading of an unchanged cluster takes, with the most memory
+//! there ever was.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+#![expect(clippy::print_stdout, reason = "the figures are for people")]
+
+#[path = ".."]
+#[expect(dead_code, reason = "the tests use the rest")]
+mod tests {
+    pub(crate) mod simulated;
+}
+
+mod running;
+
+use std::path::Path;
 use std::process::Command;
 
-use serde_json::{Value, json};
+use running::Daemon;
+use simulated::Simulated;
+use tempfile::TempDir;
+use tests::simulated;
 
-/// Records that the others put into one message.
-const SEND: usize = 500;
-/// A task without ports has an A record at each of these many names.
-const NAMES_OF_TASK: usize = 4;
-
-pub(crate) struct Load {
-    pub(crate) names: usize,
-    pub(crate) state: PathBuf,
-    /// As `mesozone records --format zone` prints them.
-    pub(crate) records: Vec<String>,
-}
-
-impl Load {
-    pub(crate) fn of(names: usize, dir: &Path) -> Load {
-        let state = dir.join(format!("{names}.json"));
-        std::fs::write(&state, cluster(names / NAMES_OF_TASK).to_string()).expect("a state");
-        let config = dir.join("records.toml");
-        std::fs::write(&config, "[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n").expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mesozone"));
-        command.arg("--config").arg(config).arg("records").arg("--state").arg(&state);
-        let output = command.output().expect("mesozone runs");
-        assert!(output.status.success(), "{output:?}");
-        let text = String::from_utf8(output.stdout).expect("records in ASCII");
-        Load { names, state, records: text.lines().map(str::to_owned).collect() }
-    }
-
-    /// Commands for `nsupdate` and `knsupdate`.
-    pub(crate) fn script(&self, server: std::net::SocketAddr) -> String {
-        let mut text = format!("server {} {}\nzone mesos.\n", server.ip(), server.port());
-        for chunk in self.records.chunks(SEND) {
-            for record in chunk {
-                writeln!(text, "update add {record}").expect("writing to a String cannot fail");
-            }
-            text.push_str("send\n");
+fn main() {
+    let (mut sizes, mut rounds) = (Vec::new(), 3);
+    // Cargo adds `--bench`.
+    for arg in std::env::args().skip(1).filter(|arg| arg != "--bench") {
+        match arg.split_once('=').unwrap_or((&arg, "")) {
+            ("rounds", count) => rounds = count.parse().expect("rounds=NUMBER"),
+            (size, _) => sizes.push(size.parse().expect("a number of tasks")),
         }
-        text
     }
-
-    /// The records as `dig` tells of them after a transfer.
-    pub(crate) fn transferred(&self) -> Vec<String> {
-        let mut lines: Vec<_> =
-            self.records.iter().map(|line| line.replace("\tIN\t", "\t")).collect();
-        lines.sort_unstable();
-        lines
+    if sizes.is_empty() {
+        sizes = vec![1_000, 100_000, 150_000];
+    }
+    println!(
+        "{:<8}{:>9}{:>10}{:>13}{:>11}{:>13}{:>10}",
+        "by", "tasks", "records", "ready CPU s", "ready MiB", "again CPU s", "most MiB"
+    );
+    let dir = TempDir::new().expect("a temporary directory");
+    for tasks in sizes {
+        let agents = (tasks / 100).max(3);
+        let (tasks, agents) = (tasks.to_string(), agents.to_string());
+        let options = ["--tasks", &tasks, "--agents", &agents];
+        let master = Simulated::start(&options);
+        for by in ["stream", "poll"] {
+            measure(by, &tasks, &master, rounds, dir.path());
+        }
     }
 }
 
-/// One framework's tasks, each with an address of its own.
-fn cluster(tasks: usize) -> Value {
-    let tasks: Vec<Value> = (0..tasks)
-        .map(|n| {
-            let address = format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
-            json!({
-                "id": format!("n{n:05}.1"), "name": format!("n{n:05}"),
-                "slave_id": format!("x-S{}", n % 2), "state": "TASK_RUNNING", "resources": {},
-                "statuses": [{"state": "TASK_RUNNING", "timestamp": 1.0, "container_status":
-                    {"network_infos": [{"ip_addresses": [{"ip_address": address}]}]}}],
-            })
-        })
-        .collect();
-    json!({
-        "id": "m1", "leader": "master@10.0.0.1:5050", "elected_time": 1.0,
-        "slaves": [
-            {"id": "x-S0", "pid": "slave(1)@10.0.1.1:5051"},
-            {"id": "x-S1", "pid": "slave(1)@10.0.1.2:5051"},
-        ],
-        "recovered_slaves": [],
-        "frameworks": [{"id": "f", "name": "bench", "pid": "scheduler(1)@10.0.0.9:9000",
-            "tasks": tasks}],
-    })
+fn measure(by: &str, tasks: &str, master: &Simulated, rounds: u32, dir: &Path) {
+    let config = dir.join("mesozone.toml");
+    let text = format!(
+        "[mesos]\nmasters = [\"http://{}\"]\nwatch = \"{by}\"\n\
+         poll_interval = \"3s\"\nreconcile_interval = \"3s\"\n\
+         [server]\nlisten = [\"127.0.0.1:0\"]\n",
+        master.address
+    );
+    std::fs::write(&config, text).expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mesozone"));
+    command.args(["run", "-v", "--config"]).arg(&config).env("NO_COLOR", "1");
+    let daemon = Daemon::start(command);
+    let line = daemon.says("state read from");
+    let (ready, (resident, _)) = (daemon.cpu(), daemon.resident());
+    for _ in 0..rounds {
+        daemon.says("state read from");
+    }
+    let again = (daemon.cpu() - ready) / rounds;
+    let records = line.split("records=").nth(1).and_then(|rest| rest.split(' ').next());
+    println!(
+        "{by:<8}{tasks:>9}{:>10}{:>13.2}{resident:>11}{:>13.2}{:>10}",
+        records.unwrap_or("?"),
+        ready.as_secs_f64(),
+        again.as_secs_f64(),
+        daemon.resident().1,
+    );
 }

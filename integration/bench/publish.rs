@@ -20,12 +20,12 @@ mod tests {
 
 mod client;
 mod idle;
-mod load;
+mod names;
 
 use std::time::Duration;
 
 use client::{Client, Sample};
-use load::Load;
+use names::Load;
 use peer::Peer;
 use tempfile::TempDir;
 use tests::{peer, proxy, site};

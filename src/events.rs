@@ -1,0 +1,308 @@
+//! What SUBSCRIBE on `/api/v1` answers (`mesos/v1/master/master.proto`): first the whole state,
+//! then each change of it, as records that arrive in any chunks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::cluster::{Agent, AgentId, Framework, FrameworkId};
+use crate::mesos::{self, Ids, Members, Text, Unread};
+use crate::recordio::{FramingError, Part, RecordIo};
+use crate::splitter::{Keys, Leads, Splitter};
+use crate::state::State;
+use crate::task::{self, ToldTask, Update};
+
+pub enum Event {
+    /// The first: all there is, without who leads.
+    Subscribed {
+        state: Box<State>,
+        /// How often a heartbeat comes.
+        heartbeat: Option<Duration>,
+    },
+    Heartbeat,
+    /// A task that is new, or that its agent has reported again.
+    TaskAdded(ToldTask),
+    TaskUpdated(Update),
+    AgentAdded(AgentId, Agent),
+    AgentRemoved(AgentId),
+    /// Added or updated.
+    Framework(FrameworkId, Framework),
+    FrameworkRemoved(FrameworkId),
+    /// One with a value of a wrong type.
+    Unread(Unread),
+    /// Of a kind that names do not need.
+    Other,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    #[error("a record of the stream is no JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// What the lists of a first record hold.
+#[derive(Clone, Copy)]
+enum List {
+    Agents,
+    Recovered,
+    Frameworks,
+    Tasks,
+    Ended,
+    /// Nothing that names need.
+    Other,
+}
+
+const LISTS: Keys<List> = &[("subscribed", Leads::To(&[("get_state", Leads::To(PARTS))]))];
+
+const PARTS: Keys<List> = &[
+    (
+        "get_tasks",
+        Leads::To(&[
+            ("tasks", Leads::List(List::Tasks, &[])),
+            ("completed_tasks", Leads::List(List::Ended, &[])),
+            ("unreachable_tasks", Leads::List(List::Ended, &[])),
+        ]),
+    ),
+    ("get_executors", Leads::To(&[("executors", Leads::List(List::Other, &[]))])),
+    (
+        "get_frameworks",
+        Leads::To(&[
+            ("frameworks", Leads::List(List::Frameworks, &[])),
+            ("completed_frameworks", Leads::List(List::Other, &[])),
+        ]),
+    ),
+    (
+        "get_agents",
+        Leads::To(&[
+            ("agents", Leads::List(List::Agents, &[])),
+            ("recovered_agents", Leads::List(List::Recovered, &[])),
+        ]),
+    ),
+];
+
+/// Reads a stream as it comes.
+pub struct EventReader {
+    framing: RecordIo,
+    record: Splitter<List>,
+    gathered: Gathered,
+    ids: Ids,
+}
+
+#[derive(Default)]
+struct Gathered {
+    state: State,
+    members: Members,
+}
+
+impl Default for EventReader {
+    fn default() -> EventReader {
+        EventReader {
+            framing: RecordIo::default(),
+            record: Splitter::new(LISTS),
+            gathered: Gathered::default(),
+            ids: Ids::default(),
+        }
+    }
+}
+
+impl EventReader {
+    /// Takes the next octets; gives the events that they complete. After an error the stream is
+    /// of no more use.
+    pub fn push(&mut self, chunk: &[u8], mut give: impl FnMut(Event)) -> Result<(), EventError> {
+        let EventReader { framing, record, gathered, ids } = self;
+        let mut broken = None;
+        framing.push(chunk, |part| match part {
+            Part::Octets(octets) => {
+                record.push(octets, |list, text| gathered.member(list, text, ids));
+            }
+            Part::End => {
+                let record = std::mem::replace(record, Splitter::new(LISTS));
+                match event(&record.skeleton(), std::mem::take(gathered), ids) {
+                    Ok(event) => give(event),
+                    Err(error) => broken = broken.take().or(Some(error)),
+                }
+            }
+        })?;
+        broken.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+impl Gathered {
+    fn member(&mut self, list: List, text: &[u8], ids: &mut Ids) {
+        let Gathered { state, members } = self;
+        let unread = &mut state.unread;
+        match list {
+            List::Agents => {
+                let read = members.read("agent", text, mesos::agent_v1(text), unread);
+                if let Some((id, agent)) = read {
+                    state.cluster.agents.insert(id, Arc::new(agent));
+                }
+            }
+            List::Recovered => {
+                let id = members.read("agent", text, mesos::recovered_v1(text), unread);
+                state.cluster.recovered.extend(id);
+            }
+            List::Frameworks => {
+                let read = members.read("framework", text, mesos::framework_v1(text), unread);
+                if let Some((id, framework)) = read {
+                    state.cluster.frameworks.insert(id, Arc::new(framework));
+                }
+            }
+            List::Tasks => {
+                let read = members.read("task", text, task::task_v1(text, ids), unread);
+                if let Some(told) = read {
+                    state.add(told);
+                }
+            }
+            List::Ended => {
+                // One that cannot be read is left out: it makes no records either way.
+                let key = members.checked(text, task::task_key_v1(text, ids));
+                state.ended.extend(key.and_then(Result::ok));
+            }
+            List::Other => members.skip(text),
+        }
+    }
+}
+
+/// The event of one record, its long lists gathered before.
+fn event(text: &[u8], gathered: Gathered, ids: &mut Ids) -> serde_json::Result<Event> {
+    gathered.members.check()?;
+    let raw: RawEvent<'_> = match serde_json::from_slice(text) {
+        Ok(raw) => raw,
+        Err(error) => return unread("event", text, error),
+    };
+    let kind = raw.kind.as_ref().map_or("", |kind| &*kind.0);
+    let read = match (kind, raw.told()) {
+        ("SUBSCRIBED", Some(told)) => return subscribed(told, gathered.state),
+        ("HEARTBEAT", _) => return Ok(Event::Heartbeat),
+        ("TASK_ADDED", Some(told)) => {
+            within(told, "task", |text| task::task_v1(text, ids).map(Event::TaskAdded))
+        }
+        ("TASK_UPDATED", Some(told)) => {
+            task::update_v1(told.as_bytes(), ids).map(Event::TaskUpdated)
+        }
+        ("AGENT_ADDED", Some(told)) => within(told, "agent", |text| {
+            mesos::agent_v1(text).map(|(id, agent)| Event::AgentAdded(id, agent))
+        }),
+        ("AGENT_REMOVED", Some(told)) => {
+            mesos::agent_removed_v1(told.as_bytes()).map(Event::AgentRemoved)
+        }
+        ("FRAMEWORK_ADDED" | "FRAMEWORK_UPDATED", Some(told)) => {
+            within(told, "framework", |text| {
+                mesos::framework_v1(text).map(|(id, framework)| Event::Framework(id, framework))
+            })
+        }
+        ("FRAMEWORK_REMOVED", Some(told)) => {
+            mesos::framework_removed_v1(told.as_bytes()).map(Event::FrameworkRemoved)
+        }
+        _ => return Ok(Event::Other),
+    };
+    read.or_else(|error| unread("event", text, error))
+}
+
+/// An event that costs itself, unless it is no JSON.
+fn unread(kind: &'static str, text: &[u8], error: serde_json::Error) -> serde_json::Result<Event> {
+    serde_json::from_slice::<IgnoredAny>(text)?;
+    Ok(Event::Unread(Unread::new(kind, text, &error)))
+}
+
+/// Reads the member of this key.
+fn within<T>(
+    object: &str,
+    key: &str,
+    read: impl FnOnce(&[u8]) -> serde_json::Result<T>,
+) -> serde_json::Result<T> {
+    let members: std::collections::HashMap<&str, &RawValue> = serde_json::from_str(object)?;
+    let missing = || serde::de::Error::custom(format!("no {key}"));
+    read(members.get(key).ok_or_else(missing)?.get().as_bytes())
+}
+
+/// The first record. Its parts decide what may be removed, so each of them must be there.
+fn subscribed(text: &str, state: State) -> serde_json::Result<Event> {
+    let raw: RawSubscribed = serde_json::from_str(text)?;
+    let seconds = raw.heartbeat_interval_seconds.filter(|seconds| *seconds > 0.0);
+    let heartbeat = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    Ok(Event::Subscribed { state: Box::new(state), heartbeat })
+}
+
+#[derive(Deserialize)]
+struct RawEvent<'t> {
+    #[serde(rename = "type", borrow)]
+    kind: Option<Text<'t>>,
+    #[serde(borrow)]
+    subscribed: Option<&'t RawValue>,
+    #[serde(borrow)]
+    task_added: Option<&'t RawValue>,
+    #[serde(borrow)]
+    task_updated: Option<&'t RawValue>,
+    #[serde(borrow)]
+    agent_added: Option<&'t RawValue>,
+    #[serde(borrow)]
+    agent_removed: Option<&'t RawValue>,
+    #[serde(borrow)]
+    framework_added: Option<&'t RawValue>,
+    #[serde(borrow)]
+    framework_updated: Option<&'t RawValue>,
+    #[serde(borrow)]
+    framework_removed: Option<&'t RawValue>,
+}
+
+impl<'t> RawEvent<'t> {
+    /// The one member beside the kind: an event has no other.
+    fn told(&self) -> Option<&'t str> {
+        let told = [
+            self.subscribed,
+            self.task_added,
+            self.task_updated,
+            self.agent_added,
+            self.agent_removed,
+            self.framework_added,
+            self.framework_updated,
+            self.framework_removed,
+        ];
+        told.into_iter().flatten().next().map(RawValue::get)
+    }
+}
+
+#[derive(Deserialize)]
+struct RawSubscribed {
+    #[serde(rename = "get_state")]
+    _state: RawState,
+    heartbeat_interval_seconds: Option<f64>,
+}
+
+/// Absent lists are empty: older masters leave them out.
+#[derive(Deserialize)]
+struct RawState {
+    #[serde(rename = "get_tasks")]
+    _tasks: RawTasks,
+    #[serde(rename = "get_frameworks")]
+    _frameworks: RawFrameworks,
+    #[serde(rename = "get_agents")]
+    _agents: RawAgents,
+}
+
+#[derive(Deserialize)]
+struct RawTasks {
+    #[serde(rename = "tasks", default)]
+    _tasks: Vec<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct RawFrameworks {
+    #[serde(rename = "frameworks", default)]
+    _frameworks: Vec<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct RawAgents {
+    #[serde(rename = "agents", default)]
+    _agents: Vec<IgnoredAny>,
+    #[serde(rename = "recovered_agents", default)]
+    _recovered: Vec<IgnoredAny>,
+}

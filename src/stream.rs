@@ -1,0 +1,85 @@
+//! One subscription to a master's events: a body that is read as it comes.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use reqwest::Response;
+use tokio::time::{Instant, timeout_at};
+
+use crate::events::{Event, EventError, EventReader};
+use crate::state::State;
+
+/// So many heartbeats may fail to come, as the operator API's own description advises.
+const HEARTBEATS_MISSED_MAX: u32 = 5;
+/// What a master sends that does not say.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+pub struct Subscription {
+    body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    reader: EventReader,
+    /// How long silence is borne.
+    patience: Duration,
+    heard: Instant,
+    /// Events that came with the last octets and are not yet given.
+    ready: Vec<Event>,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error("no event and no heartbeat for {} s", .0.as_secs_f64())]
+    Silent(Duration),
+    /// As a master ends the oldest stream when there are too many.
+    #[error("the master ended it")]
+    Ended,
+    #[error("it broke off")]
+    Broken(#[source] reqwest::Error),
+    #[error("it cannot be read")]
+    Event(#[from] EventError),
+    #[error("it does not begin with the state")]
+    Beginning,
+}
+
+impl Subscription {
+    /// `timeout` limits silence until the first record is whole.
+    pub fn new(response: Response, timeout: Duration) -> Subscription {
+        Subscription {
+            body: response.bytes_stream().boxed(),
+            reader: EventReader::default(),
+            patience: timeout,
+            heard: Instant::now(),
+            ready: Vec::new(),
+        }
+    }
+
+    /// The state that the stream begins with; its events go on from there.
+    pub async fn state(&mut self) -> Result<State, StreamError> {
+        let mut events = self.next().await?.into_iter();
+        let Some(Event::Subscribed { state, heartbeat }) = events.next() else {
+            return Err(StreamError::Beginning);
+        };
+        self.patience = heartbeat.unwrap_or(HEARTBEAT) * HEARTBEATS_MISSED_MAX;
+        self.ready = events.collect();
+        Ok(*state)
+    }
+
+    /// The next events, at least one. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Vec<Event>, StreamError> {
+        loop {
+            if !self.ready.is_empty() {
+                return Ok(std::mem::take(&mut self.ready));
+            }
+            let chunk = timeout_at(self.heard + self.patience, self.body.next()).await;
+            let chunk = match chunk {
+                Err(_) => return Err(StreamError::Silent(self.patience)),
+                Ok(None) => return Err(StreamError::Ended),
+                Ok(Some(Err(error))) => return Err(StreamError::Broken(error)),
+                Ok(Some(Ok(chunk))) => chunk,
+            };
+            self.heard = Instant::now();
+            let ready = &mut self.ready;
+            self.reader.push(&chunk, |event| ready.push(event))?;
+        }
+    }
+}

@@ -1,0 +1,579 @@
+//! Tasks in a Mesos master's JSON, in both its schemas: that of `GET /state`
+//! (`src/master/http.cpp`) and that of the operator API, v1 (`mesos/v1/mesos.proto`).
+//!
+//! A field of a wrong type costs its own task; a text that is no address or port costs itself and
+//! is a fault of the task.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::cluster::{
+    AgentId, Discovery, DiscoveryPort, Fault, FrameworkId, Network, Task, TaskKey,
+};
+use crate::mesos::{Ids, RawId, Text};
+
+/// What a task's `state` means for its records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskState {
+    /// TASK_RUNNING.
+    Running,
+    /// It does not run, but may: staging, starting, being killed.
+    Waiting,
+    /// It ended, or nobody knows of it any more.
+    Over,
+}
+
+impl TaskState {
+    fn of(state: &str) -> TaskState {
+        match state {
+            "TASK_RUNNING" => TaskState::Running,
+            "TASK_FINISHED"
+            | "TASK_FAILED"
+            | "TASK_KILLED"
+            | "TASK_ERROR"
+            | "TASK_LOST"
+            | "TASK_DROPPED"
+            | "TASK_UNREACHABLE"
+            | "TASK_GONE"
+            | "TASK_GONE_BY_OPERATOR"
+            | "TASK_UNKNOWN" => TaskState::Over,
+            _ => TaskState::Waiting,
+        }
+    }
+}
+
+/// A task as it was told.
+pub struct ToldTask {
+    pub key: TaskKey,
+    pub state: TaskState,
+    pub task: Task,
+}
+
+/// A task of `/state`, in the list of this framework.
+pub fn task(text: &[u8], framework: &FrameworkId, ids: &mut Ids) -> serde_json::Result<ToldTask> {
+    let raw: RawTask<'_> = serde_json::from_slice(text)?;
+    let key = TaskKey {
+        framework: framework.clone(),
+        task: Arc::from(&*raw.id.0),
+        agent: AgentId(ids.get(&raw.slave_id.0)),
+    };
+    let mut faults = Vec::new();
+    let ports = raw.resources.as_ref().and_then(|resources| resources.ports.as_ref());
+    let host_ports = ports.map_or_else(Vec::new, |text| port_ranges(&text.0, &mut faults));
+    let state = TaskState::of(&raw.state.0);
+    let told = Told {
+        name: raw.name,
+        discovery: raw.discovery,
+        container: raw.container,
+        statuses: raw.statuses,
+    };
+    Ok(ToldTask { key, state, task: told.read(host_ports, faults) })
+}
+
+/// A task of v1, which names its framework.
+pub fn task_v1(text: &[u8], ids: &mut Ids) -> serde_json::Result<ToldTask> {
+    let raw: RawTaskV1<'_> = serde_json::from_slice(text)?;
+    let key = TaskKey {
+        framework: FrameworkId(ids.get(&raw.framework_id.value.0)),
+        task: Arc::from(&*raw.task_id.value.0),
+        agent: AgentId(ids.get(&raw.agent_id.value.0)),
+    };
+    let host_ports = listed_ports(raw.resources.as_deref().unwrap_or_default());
+    let state = TaskState::of(&raw.state.0);
+    let told = Told {
+        name: raw.name,
+        discovery: raw.discovery,
+        container: raw.container,
+        statuses: raw.statuses,
+    };
+    Ok(ToldTask { key, state, task: told.read(host_ports, Vec::new()) })
+}
+
+/// The key of a task in a list of `/state`.
+pub fn task_key(
+    text: &[u8],
+    framework: &FrameworkId,
+    ids: &mut Ids,
+) -> serde_json::Result<TaskKey> {
+    let raw: RawTaskIds<'_> = serde_json::from_slice(text)?;
+    Ok(TaskKey {
+        framework: framework.clone(),
+        task: Arc::from(&*raw.id.0),
+        agent: AgentId(ids.get(&raw.slave_id.0)),
+    })
+}
+
+/// The key of a task of v1.
+pub fn task_key_v1(text: &[u8], ids: &mut Ids) -> serde_json::Result<TaskKey> {
+    let raw: RawTaskIdsV1<'_> = serde_json::from_slice(text)?;
+    Ok(TaskKey {
+        framework: FrameworkId(ids.get(&raw.framework_id.value.0)),
+        task: Arc::from(&*raw.task_id.value.0),
+        agent: AgentId(ids.get(&raw.agent_id.value.0)),
+    })
+}
+
+/// What a status update of v1 says.
+pub struct Update {
+    pub framework: FrameworkId,
+    pub task: Arc<str>,
+    /// Not told by statuses that the master makes.
+    pub agent: Option<AgentId>,
+    pub state: TaskState,
+    /// Of a status that is itself TASK_RUNNING.
+    pub running: Option<Running>,
+}
+
+/// What the status that counts says of a task.
+#[derive(Default)]
+pub struct Running {
+    pub netinfo: Vec<IpAddr>,
+    pub docker: Vec<IpAddr>,
+    pub mesos: Vec<IpAddr>,
+    pub healthy: Option<bool>,
+    pub faults: Vec<Fault>,
+}
+
+impl Running {
+    /// Makes it what the task says of itself now.
+    pub fn into_task(self, task: &mut Task) {
+        task.netinfo = self.netinfo;
+        task.docker = self.docker;
+        task.mesos = self.mesos;
+        task.healthy = self.healthy;
+        task.faults.extend(self.faults);
+    }
+}
+
+/// A `task_updated` of v1.
+pub fn update_v1(text: &[u8], ids: &mut Ids) -> serde_json::Result<Update> {
+    let raw: RawUpdate<'_> = serde_json::from_slice(text)?;
+    let ids_told: RawStatusIds<'_> = serde_json::from_str(raw.status.get())?;
+    let status: RawStatus<'_> = serde_json::from_str(raw.status.get())?;
+    Ok(Update {
+        framework: FrameworkId(ids.get(&raw.framework_id.value.0)),
+        task: Arc::from(&*ids_told.task_id.value.0),
+        agent: ids_told.agent_id.map(|id| AgentId(ids.get(&id.value.0))),
+        state: TaskState::of(&raw.state.0),
+        running: status.is_running().then(|| status.read()),
+    })
+}
+
+#[derive(Deserialize)]
+struct RawTaskIds<'t> {
+    #[serde(borrow)]
+    id: Text<'t>,
+    #[serde(borrow)]
+    slave_id: Text<'t>,
+}
+
+#[derive(Deserialize)]
+struct RawTaskIdsV1<'t> {
+    #[serde(borrow)]
+    task_id: RawId<'t>,
+    #[serde(borrow)]
+    framework_id: RawId<'t>,
+    #[serde(borrow)]
+    agent_id: RawId<'t>,
+}
+
+#[derive(Deserialize)]
+struct RawTask<'t> {
+    #[serde(borrow)]
+    id: Text<'t>,
+    #[serde(borrow)]
+    slave_id: Text<'t>,
+    #[serde(borrow)]
+    state: Text<'t>,
+    #[serde(borrow)]
+    name: Option<Text<'t>>,
+    #[serde(borrow)]
+    resources: Option<RawResources<'t>>,
+    #[serde(borrow)]
+    discovery: Option<RawDiscovery<'t>>,
+    #[serde(borrow)]
+    container: Option<RawContainer<'t>>,
+    #[serde(borrow)]
+    statuses: Option<Vec<RawStatus<'t>>>,
+}
+
+#[derive(Deserialize)]
+struct RawTaskV1<'t> {
+    #[serde(borrow)]
+    task_id: RawId<'t>,
+    #[serde(borrow)]
+    framework_id: RawId<'t>,
+    #[serde(borrow)]
+    agent_id: RawId<'t>,
+    #[serde(borrow)]
+    state: Text<'t>,
+    #[serde(borrow)]
+    name: Option<Text<'t>>,
+    #[serde(borrow)]
+    resources: Option<Vec<RawResource<'t>>>,
+    #[serde(borrow)]
+    discovery: Option<RawDiscovery<'t>>,
+    #[serde(borrow)]
+    container: Option<RawContainer<'t>>,
+    #[serde(borrow)]
+    statuses: Option<Vec<RawStatus<'t>>>,
+}
+
+#[derive(Deserialize)]
+struct RawUpdate<'t> {
+    #[serde(borrow)]
+    framework_id: RawId<'t>,
+    #[serde(borrow)]
+    state: Text<'t>,
+    #[serde(borrow)]
+    status: &'t RawValue,
+}
+
+#[derive(Deserialize)]
+struct RawStatusIds<'t> {
+    #[serde(borrow)]
+    task_id: RawId<'t>,
+    #[serde(borrow)]
+    agent_id: Option<RawId<'t>>,
+}
+
+#[derive(Deserialize)]
+struct RawResources<'t> {
+    #[serde(borrow)]
+    ports: Option<Text<'t>>,
+}
+
+#[derive(Deserialize)]
+struct RawResource<'t> {
+    #[serde(borrow)]
+    name: Text<'t>,
+    ranges: Option<RawRanges>,
+}
+
+#[derive(Deserialize)]
+struct RawRanges {
+    #[serde(default)]
+    range: Vec<RawRange>,
+}
+
+#[derive(Deserialize)]
+struct RawRange {
+    begin: i64,
+    end: i64,
+}
+
+#[derive(Deserialize)]
+struct RawDiscovery<'t> {
+    #[serde(borrow)]
+    name: Option<Text<'t>>,
+    #[serde(borrow)]
+    ports: Option<RawPorts<'t>>,
+}
+
+#[derive(Deserialize)]
+struct RawPorts<'t> {
+    #[serde(borrow)]
+    ports: Option<Vec<RawPort<'t>>>,
+}
+
+#[derive(Deserialize)]
+struct RawPort<'t> {
+    number: Option<f64>,
+    #[serde(borrow)]
+    name: Option<Text<'t>>,
+    #[serde(borrow)]
+    protocol: Option<Text<'t>>,
+    #[serde(borrow)]
+    labels: Option<Labels<'t>>,
+}
+
+#[derive(Deserialize)]
+struct RawLabel<'t> {
+    #[serde(borrow)]
+    key: Text<'t>,
+    #[serde(borrow)]
+    value: Option<Text<'t>>,
+}
+
+/// Labels in a list, as `/state` has those of statuses, or in an object around the list, as all
+/// others are.
+struct Labels<'t>(Vec<RawLabel<'t>>);
+
+impl<'de: 't, 't> Deserialize<'de> for Labels<'t> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Labels<'t>, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Labels<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("labels")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut labels = Vec::new();
+                while let Some(label) = list.next_element()? {
+                    labels.push(label);
+                }
+                Ok(Labels(labels))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+                #[derive(Deserialize)]
+                struct Wrapped<'t> {
+                    #[serde(borrow)]
+                    labels: Option<Vec<RawLabel<'t>>>,
+                }
+                let object = de::value::MapAccessDeserializer::new(object);
+                let Wrapped { labels } = Wrapped::deserialize(object)?;
+                Ok(Labels(labels.unwrap_or_default()))
+            }
+        }
+        from.deserialize_any(Either)
+    }
+}
+
+#[derive(Deserialize)]
+struct RawContainer<'t> {
+    #[serde(rename = "type", borrow)]
+    kind: Option<Text<'t>>,
+    #[serde(borrow)]
+    docker: Option<RawDocker<'t>>,
+    network_infos: Option<Vec<IgnoredAny>>,
+}
+
+#[derive(Deserialize)]
+struct RawDocker<'t> {
+    #[serde(borrow)]
+    network: Option<Text<'t>>,
+}
+
+#[derive(Deserialize)]
+struct RawStatus<'t> {
+    #[serde(borrow)]
+    state: Option<Text<'t>>,
+    timestamp: Option<f64>,
+    #[serde(borrow)]
+    labels: Option<Labels<'t>>,
+    #[serde(borrow)]
+    container_status: Option<RawContainerStatus<'t>>,
+    healthy: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct RawContainerStatus<'t> {
+    #[serde(borrow)]
+    network_infos: Option<Vec<RawNetworkInfo<'t>>>,
+}
+
+#[derive(Deserialize)]
+struct RawNetworkInfo<'t> {
+    #[serde(borrow)]
+    ip_addresses: Option<Vec<RawAddress<'t>>>,
+    #[serde(borrow)]
+    ip_address: Option<Text<'t>>,
+}
+
+#[derive(Deserialize)]
+struct RawAddress<'t> {
+    #[serde(borrow)]
+    ip_address: Option<Text<'t>>,
+}
+
+/// What both schemas tell in the same way.
+struct Told<'t> {
+    name: Option<Text<'t>>,
+    discovery: Option<RawDiscovery<'t>>,
+    container: Option<RawContainer<'t>>,
+    statuses: Option<Vec<RawStatus<'t>>>,
+}
+
+impl Told<'_> {
+    fn read(self, host_ports: Vec<(i64, i64)>, mut faults: Vec<Fault>) -> Task {
+        let network = self.container.as_ref().map_or(Network::Agents, RawContainer::network);
+        let discovery = self.discovery.map(|raw| raw.read(&mut faults));
+        let status = status_that_counts(self.statuses.as_deref().unwrap_or_default());
+        let running = status.map(RawStatus::read).unwrap_or_default();
+        let mut task = Task {
+            name: text(self.name.as_ref()),
+            discovery,
+            host_ports,
+            netinfo: Vec::new(),
+            docker: Vec::new(),
+            mesos: Vec::new(),
+            network,
+            healthy: None,
+            faults,
+        };
+        running.into_task(&mut task);
+        task
+    }
+}
+
+fn text(text: Option<&Text<'_>>) -> Box<str> {
+    text.map_or("", |text| &*text.0).into()
+}
+
+/// The TASK_RUNNING status with the highest timestamp; missing is 0, of equals the first, and
+/// one at or below -1 never counts (mesos-dns, `records/state`).
+fn status_that_counts<'s, 't>(statuses: &'s [RawStatus<'t>]) -> Option<&'s RawStatus<'t>> {
+    let running = statuses.iter().filter(|status| status.is_running());
+    let mut best: Option<(&RawStatus<'t>, f64)> = None;
+    for status in running {
+        let time = status.timestamp.unwrap_or(0.0);
+        if time > best.map_or(-1.0, |(_, found)| found) {
+            best = Some((status, time));
+        }
+    }
+    best.map(|(status, _)| status)
+}
+
+impl RawStatus<'_> {
+    fn is_running(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.0 == "TASK_RUNNING")
+    }
+
+    fn read(&self) -> Running {
+        let mut faults = Vec::new();
+        let mut labelled = |key: &str| {
+            let labels = self.labels.iter().flat_map(|labels| &labels.0);
+            let labels = labels.filter(|label| label.key.0 == key);
+            addresses(labels.filter_map(|label| label.value.as_ref()), &mut faults)
+        };
+        let docker = labelled("Docker.NetworkSettings.IPAddress");
+        let mesos = labelled("MesosContainerizer.NetworkSettings.IPAddress");
+        let infos = self.container_status.iter().filter_map(|status| status.network_infos.as_ref());
+        let netinfo = infos.flatten().flat_map(|info| {
+            let listed = info.ip_addresses.as_deref().unwrap_or_default();
+            let old = info.ip_address.as_ref().filter(|_| listed.is_empty());
+            listed.iter().filter_map(|address| address.ip_address.as_ref()).chain(old)
+        });
+        let netinfo = addresses(netinfo, &mut faults);
+        Running { netinfo, docker, mesos, healthy: self.healthy, faults }
+    }
+}
+
+fn addresses<'t>(
+    texts: impl Iterator<Item = &'t Text<'t>>,
+    faults: &mut Vec<Fault>,
+) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for text in texts {
+        match text.0.parse() {
+            Ok(address) => found.push(address),
+            Err(_) => faults.push(Fault(format!("{:?} is no address", text.0))),
+        }
+    }
+    found
+}
+
+impl RawContainer<'_> {
+    fn network(&self) -> Network {
+        let docker = self.docker.as_ref().and_then(|docker| docker.network.as_ref());
+        let attached = self.network_infos.as_ref().is_some_and(|infos| !infos.is_empty());
+        match (self.kind.as_ref().map(|kind| &*kind.0), docker.map(|network| &*network.0)) {
+            (_, Some("USER")) => Network::Own,
+            (Some("MESOS"), _) if attached => Network::Own,
+            _ => Network::Agents,
+        }
+    }
+}
+
+impl RawDiscovery<'_> {
+    fn read(self, faults: &mut Vec<Fault>) -> Discovery {
+        let ports = self.ports.and_then(|ports| ports.ports).unwrap_or_default();
+        let ports = ports.into_iter().filter_map(|port| {
+            let number = port.number.filter(|number| number.fract() == 0.0);
+            if number.is_none() {
+                faults.push(Fault("a discovery port without a whole number".to_owned()));
+            }
+            let on_agent = port.labels.iter().flat_map(|labels| &labels.0).any(|label| {
+                label.key.0 == "network-scope"
+                    && label.value.as_ref().is_some_and(|value| value.0 == "host")
+            });
+            Some(DiscoveryPort {
+                number: number? as i64, // Whole; one out of range saturates and is refused later.
+                name: text(port.name.as_ref()),
+                protocol: text(port.protocol.as_ref()),
+                on_agent,
+            })
+        });
+        let ports = ports.collect();
+        Discovery { name: text(self.name.as_ref()), ports }
+    }
+}
+
+/// The ranges in `[31000-31003, 31053]`: what stands between the first bracket and the next.
+fn port_ranges(text: &str, faults: &mut Vec<Fault>) -> Vec<(i64, i64)> {
+    if text.trim().is_empty() {
+        return Vec::new();
+    }
+    let inside = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    let Some((inside, _)) = inside else {
+        faults.push(Fault(format!("ports {text:?} are not in brackets")));
+        return Vec::new();
+    };
+    let mut ranges = Vec::new();
+    for part in inside.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let mut ends = part.split('-').map(|end| end.trim().parse::<i64>());
+        match (ends.next(), ends.next(), ends.next()) {
+            (Some(Ok(port)), None, None) => ranges.push((port, port)),
+            (Some(Ok(low)), Some(Ok(high)), None) => ranges.push((low, high)),
+            _ => faults.push(Fault(format!("{part:?} is no range of ports"))),
+        }
+    }
+    ranges
+}
+
+/// The ranges of the resources named "ports", reserved and not, put together as `/state` does.
+fn listed_ports(resources: &[RawResource<'_>]) -> Vec<(i64, i64)> {
+    let ports = resources.iter().filter(|resource| resource.name.0 == "ports");
+    let ranges = ports.filter_map(|resource| resource.ranges.as_ref()).flat_map(|r| &r.range);
+    let mut ranges: Vec<(i64, i64)> = ranges.map(|range| (range.begin, range.end)).collect();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let joined = next.0 <= last.1.saturating_add(1);
+        if joined {
+            last.1 = last.1.max(next.1);
+        }
+        joined
+    });
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_ports(text: &str, expected: &[(i64, i64)], fault_count: usize) {
+        let mut faults = Vec::new();
+        assert_eq!(port_ranges(text, &mut faults), expected, "{text}");
+        assert_eq!(faults.len(), fault_count, "{faults:?}");
+    }
+
+    #[test]
+    fn a_malformed_range_costs_itself() {
+        check_ports("[31000-31003, 31053-31053]", &[(31000, 31003), (31053, 31053)], 0);
+        check_ports("[31000]", &[(31000, 31000)], 0);
+        check_ports(" x [ 5-6 , 7-7 ] junk [9-9]", &[(5, 6), (7, 7)], 0);
+        check_ports("[a-2, 3-b, 12-12]", &[(12, 12)], 2);
+        check_ports("[1-2-3]", &[], 1);
+        check_ports("[]", &[], 0);
+        check_ports("", &[], 0);
+        check_ports("31000-31003", &[], 1);
+    }
+
+    #[test]
+    fn ranges_of_all_resources_are_one_list() {
+        let text = r#"[{"name": "ports", "ranges": {"range": [{"begin": 5, "end": 6}]}},
+            {"name": "cpus", "scalar": {"value": 1}},
+            {"name": "ports", "ranges": {"range": [{"begin": 1, "end": 2}, {"begin": 3, "end": 3}]}}]"#;
+        let resources: Vec<RawResource<'_>> = serde_json::from_str(text).unwrap();
+        assert_eq!(listed_ports(&resources), [(1, 3), (5, 6)]);
+    }
+}
