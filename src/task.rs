@@ -145,6 +145,8 @@ impl Running {
         task.netinfo = self.netinfo;
         task.docker = self.docker;
         task.mesos = self.mesos;
+        // A cluster has many tasks, and most have one address.
+        [&mut task.netinfo, &mut task.docker, &mut task.mesos].map(Vec::shrink_to_fit);
         task.healthy = self.healthy;
         task.status_faults = self.faults;
     }
@@ -411,6 +413,7 @@ impl Told<'_> {
             status_faults: Vec::new(),
         };
         running.into_task(&mut task);
+        task.host_ports.shrink_to_fit();
         task
     }
 }
@@ -503,7 +506,9 @@ impl RawDiscovery<'_> {
                 on_agent,
             })
         });
-        let ports = ports.collect();
+        // Collected in place, it has the room of what it was made of.
+        let mut ports: Vec<DiscoveryPort> = ports.collect();
+        ports.shrink_to_fit();
         Discovery { name: text(self.name.as_ref()), ports }
     }
 }
