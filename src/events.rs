@@ -41,7 +41,7 @@ pub enum Event {
 pub enum EventError {
     #[error(transparent)]
     Framing(#[from] FramingError),
-    #[error("a record of the stream is no JSON")]
+    #[error("a record of the stream cannot be read")]
     Json(#[from] serde_json::Error),
 }
 
@@ -154,14 +154,14 @@ impl Gathered {
                 }
             }
             List::Tasks => {
-                let read = members.read("task", text, task::task_v1(text, ids), unread);
+                let read = members.read("task", text, task::task(text, ids), unread);
                 if let Some(told) = read {
                     state.add(told);
                 }
             }
             List::Ended => {
                 // One that cannot be read is left out: it makes no records either way.
-                let key = members.checked(text, task::task_key_v1(text, ids));
+                let key = members.checked(text, task::task_key(text, ids));
                 state.ended.extend(key.and_then(Result::ok));
             }
             List::Other => members.skip(text),
@@ -181,7 +181,7 @@ fn event(text: &[u8], gathered: Gathered, ids: &mut Ids) -> serde_json::Result<E
         ("SUBSCRIBED", Some(told)) => return subscribed(told, gathered.state),
         ("HEARTBEAT", _) => return Ok(Event::Heartbeat),
         ("TASK_ADDED", Some(told)) => {
-            within(told, "task", |text| task::task_v1(text, ids).map(Event::TaskAdded))
+            within(told, "task", |text| task::task(text, ids).map(Event::TaskAdded))
         }
         ("TASK_UPDATED", Some(told)) => {
             task::update_v1(told.as_bytes(), ids).map(Event::TaskUpdated)
@@ -305,4 +305,75 @@ struct RawAgents {
     _agents: Vec<IgnoredAny>,
     #[serde(rename = "recovered_agents", default)]
     _recovered: Vec<IgnoredAny>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kinds of the events in these records, or that the stream is of no use.
+    fn read(records: &[&str]) -> Result<Vec<String>, EventError> {
+        let (mut reader, mut kinds) = (EventReader::default(), Vec::new());
+        for record in records {
+            let framed = format!("{}\n{record}", record.len());
+            reader.push(framed.as_bytes(), |event| {
+                kinds.push(match event {
+                    Event::Subscribed { state, heartbeat } => {
+                        format!("{} tasks, {heartbeat:?}", state.cluster.tasks.len())
+                    }
+                    Event::Heartbeat => "heartbeat".to_owned(),
+                    Event::TaskAdded(told) => format!("task {}", told.key.task),
+                    Event::Unread(unread) => format!("unread {:?}", unread.id),
+                    Event::Other => "other".to_owned(),
+                    _ => "else".to_owned(),
+                });
+            })?;
+        }
+        Ok(kinds)
+    }
+
+    #[track_caller]
+    fn check(record: &str, expected: &str) {
+        assert_eq!(read(&[record]).unwrap(), [expected], "{record}");
+    }
+
+    const SUBSCRIBED: &str = r#"{"type": "SUBSCRIBED", "subscribed": {"get_state": {
+        "get_tasks": {"tasks": [{"task_id": {"value": "t"}, "framework_id": {"value": "f"},
+            "agent_id": {"value": "a"}, "state": "TASK_RUNNING"}, {"task_id": 5}]},
+        "get_frameworks": {}, "get_agents": {"agents": []}}, "heartbeat_interval_seconds": 15}}"#;
+
+    #[test]
+    fn an_event_of_a_wrong_form_costs_itself() {
+        check(SUBSCRIBED, "1 tasks, Some(15s)");
+        check(r#"{"type": "HEARTBEAT"}"#, "heartbeat");
+        check(r#"{"type": "SOMETHING_NEW", "something_new": {}}"#, "other");
+        check(r#"{"type": {}}"#, "unread \"\"");
+        check(r#"{"type": "TASK_ADDED", "task_added": {}}"#, "unread \"\"");
+        check(
+            r#"{"type": "TASK_ADDED", "task_added": {"task": {"task_id": {"value": 1}}}}"#,
+            "unread \"\"",
+        );
+        check(
+            r#"{"type": "TASK_ADDED", "task_added": {"task": {"task_id": {"value": "t"},
+                "agent_id": {"value": "a"}, "framework_id": {"value": "f"}, "state": "X"}}}"#,
+            "task t",
+        );
+        check(r#"{"type": "TASK_UPDATED", "task_updated": []}"#, "unread \"\"");
+        for odd in ["1e300", "-1", "0", "\"x\""] {
+            let record = SUBSCRIBED.replace("\": 15}}", &format!("\": {odd}}}}}"));
+            let none = if odd == "\"x\"" { None } else { Some("1 tasks, None") };
+            assert_eq!(read(&[&record]).ok().as_ref().map(|kinds| &*kinds[0]), none, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_first_record_that_is_not_whole_is_no_smaller_cluster() {
+        for part in ["get_tasks", "get_frameworks", "get_agents", "get_state"] {
+            assert!(read(&[&SUBSCRIBED.replace(part, "x")]).is_err(), "{part}");
+        }
+        for end in 0..SUBSCRIBED.len() {
+            assert!(read(&[&SUBSCRIBED[..end]]).is_err(), "cut at {end}");
+        }
+        assert!(read(&["{}}"]).is_err());
+    }
 }

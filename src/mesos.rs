@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::cluster::{Agent, AgentId, Endpoint, Fault, Framework, FrameworkId, Host};
 
@@ -25,8 +26,7 @@ impl Unread {
     /// Of a text in either schema.
     pub fn new(kind: &'static str, text: &[u8], error: &serde_json::Error) -> Unread {
         let ids: Option<RawIds<'_>> = serde_json::from_slice(text).ok();
-        let id = ids.and_then(|ids| ids.id.or(ids.task_id.map(|id| id.value)));
-        let id = id.map(|id| id.0.into_owned()).unwrap_or_default();
+        let id = ids.and_then(|ids| ids.id).map(|id| id.0.into_owned()).unwrap_or_default();
         Unread { kind, id, fault: error.to_string() }
     }
 }
@@ -103,7 +103,7 @@ pub fn agent(text: &[u8]) -> serde_json::Result<(AgentId, Agent)> {
 /// An agent of v1.
 pub fn agent_v1(text: &[u8]) -> serde_json::Result<(AgentId, Agent)> {
     let raw: RawAgentV1<'_> = serde_json::from_slice(text)?;
-    Ok((AgentId(Arc::from(&*raw.agent_info.id.value.0)), read_agent(raw.pid.as_ref())))
+    Ok((AgentId(Arc::from(&*raw.agent_info.id.0)), read_agent(raw.pid.as_ref())))
 }
 
 /// The id of an agent that has not come back, in `/state` or `/slaves`.
@@ -115,7 +115,7 @@ pub fn recovered(text: &[u8]) -> serde_json::Result<AgentId> {
 /// The same of v1.
 pub fn recovered_v1(text: &[u8]) -> serde_json::Result<AgentId> {
     let raw: RawAgentInfo<'_> = serde_json::from_slice(text)?;
-    Ok(AgentId(Arc::from(&*raw.id.value.0)))
+    Ok(AgentId(Arc::from(&*raw.id.0)))
 }
 
 /// A framework of `/state` or `/state-summary`, whatever its lists hold.
@@ -144,19 +144,19 @@ pub fn framework_v1(text: &[u8]) -> serde_json::Result<(FrameworkId, Framework)>
         scheduler: by_hostname(raw.hostname.as_ref()),
         faults: Vec::new(),
     };
-    Ok((FrameworkId(Arc::from(&*raw.id.value.0)), framework))
+    Ok((FrameworkId(Arc::from(&*raw.id.0)), framework))
 }
 
 /// The agent in an `agent_removed`.
 pub fn agent_removed_v1(text: &[u8]) -> serde_json::Result<AgentId> {
     let raw: RawAgentRemoved<'_> = serde_json::from_slice(text)?;
-    Ok(AgentId(Arc::from(&*raw.agent_id.value.0)))
+    Ok(AgentId(Arc::from(&*raw.agent_id.0)))
 }
 
 /// The framework in a `framework_removed`.
 pub fn framework_removed_v1(text: &[u8]) -> serde_json::Result<FrameworkId> {
     let RawFrameworkV1 { framework_info: raw } = serde_json::from_slice(text)?;
-    Ok(FrameworkId(Arc::from(&*raw.id.value.0)))
+    Ok(FrameworkId(Arc::from(&*raw.id.0)))
 }
 
 /// The leading master about itself.
@@ -182,18 +182,46 @@ pub fn master_v1(text: &[u8]) -> serde_json::Result<Leader> {
 #[derive(Deserialize)]
 pub(crate) struct Text<'t>(#[serde(borrow)] pub(crate) Cow<'t, str>);
 
-#[derive(Deserialize)]
-pub(crate) struct RawId<'t> {
-    #[serde(borrow)]
-    pub(crate) value: Text<'t>,
+/// An id: a text in `/state`, `{"value": "..."}` in v1.
+pub(crate) struct Id<'t>(pub(crate) Cow<'t, str>);
+
+impl<'de: 't, 't> Deserialize<'de> for Id<'t> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Id<'t>, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Id<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Id(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Id(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+                #[derive(Deserialize)]
+                struct Wrapped<'t> {
+                    #[serde(borrow)]
+                    value: Text<'t>,
+                }
+                let object = de::value::MapAccessDeserializer::new(object);
+                let Wrapped { value } = Wrapped::deserialize(object)?;
+                Ok(Id(value.0))
+            }
+        }
+        from.deserialize_any(Either)
+    }
 }
 
 #[derive(Deserialize)]
 struct RawIds<'t> {
-    #[serde(borrow)]
-    id: Option<Text<'t>>,
-    #[serde(borrow)]
-    task_id: Option<RawId<'t>>,
+    #[serde(borrow, alias = "task_id")]
+    id: Option<Id<'t>>,
 }
 
 #[derive(Deserialize)]
@@ -221,13 +249,13 @@ struct RawAgentV1<'t> {
 #[derive(Deserialize)]
 struct RawAgentInfo<'t> {
     #[serde(borrow)]
-    id: RawId<'t>,
+    id: Id<'t>,
 }
 
 #[derive(Deserialize)]
 struct RawAgentRemoved<'t> {
     #[serde(borrow)]
-    agent_id: RawId<'t>,
+    agent_id: Id<'t>,
 }
 
 fn read_agent(pid: Option<&Text<'_>>) -> Agent {
@@ -270,7 +298,7 @@ struct RawFrameworkV1<'t> {
 #[derive(Deserialize)]
 struct RawFrameworkInfo<'t> {
     #[serde(borrow)]
-    id: RawId<'t>,
+    id: Id<'t>,
     #[serde(borrow)]
     name: Option<Text<'t>>,
     #[serde(borrow)]

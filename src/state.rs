@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::cluster::{Cluster, Endpoint, FrameworkId, Task, TaskKey};
+use crate::cluster::{Cluster, Endpoint, Task, TaskKey};
 use crate::mesos::{self, Ids, Members, Unread};
 use crate::splitter::{Keys, Leads, Splitter};
 use crate::task::{self, TaskState, ToldTask};
@@ -169,8 +169,6 @@ impl Gathered {
     }
 
     fn member(&mut self, list: List, text: &[u8]) {
-        // Replaced by the framework's own id as soon as that is known.
-        let unnamed = || FrameworkId(Arc::from(""));
         let Gathered { state, ids, tasks, ended, members } = self;
         let unread = &mut state.unread;
         match list {
@@ -184,12 +182,12 @@ impl Gathered {
                 state.cluster.recovered.extend(id);
             }
             List::Tasks => {
-                let told = task::task(text, &unnamed(), ids);
+                let told = task::task(text, ids);
                 tasks.extend(members.read("task", text, told, unread));
             }
             List::Ended => {
                 // One that cannot be read is left out: it makes no records either way.
-                let key = task::task_key(text, &unnamed(), ids);
+                let key = task::task_key(text, ids);
                 ended.extend(members.checked(text, key).and_then(Result::ok));
             }
             List::Frameworks | List::CompletedFrameworks => self.framework(list, text),

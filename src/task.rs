@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::cluster::{
     AgentId, Discovery, DiscoveryPort, Fault, FrameworkId, Network, Task, TaskKey,
 };
-use crate::mesos::{Ids, RawId, Text};
+use crate::mesos::{Id, Ids, Text};
 
 /// What a task's `state` means for its records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,68 +54,35 @@ pub struct ToldTask {
     pub task: Task,
 }
 
-/// A task of `/state`, in the list of this framework.
-pub fn task(text: &[u8], framework: &FrameworkId, ids: &mut Ids) -> serde_json::Result<ToldTask> {
+/// A task in either schema. In `/state` it stands in its framework's list, which counts.
+pub fn task(text: &[u8], ids: &mut Ids) -> serde_json::Result<ToldTask> {
     let raw: RawTask<'_> = serde_json::from_slice(text)?;
-    let key = TaskKey {
-        framework: framework.clone(),
-        task: Arc::from(&*raw.id.0),
-        agent: AgentId(ids.get(&raw.slave_id.0)),
-    };
     let mut faults = Vec::new();
-    let ports = raw.resources.as_ref().and_then(|resources| resources.ports.as_ref());
-    let host_ports = ports.map_or_else(Vec::new, |text| port_ranges(&text.0, &mut faults));
-    let state = TaskState::of(&raw.state.0);
-    let told = Told {
-        name: raw.name,
-        discovery: raw.discovery,
-        container: raw.container,
-        statuses: raw.statuses,
+    let host_ports = match &raw.resources {
+        None => Vec::new(),
+        Some(Resources::Summed(raw)) => match &raw.ports {
+            None => Vec::new(),
+            Some(text) => port_ranges(&text.0, &mut faults),
+        },
+        Some(Resources::Listed(listed)) => listed_ports(listed),
     };
-    Ok(ToldTask { key, state, task: told.read(host_ports, faults) })
+    let key = key(raw.framework_id.as_ref(), &raw.id, &raw.slave_id, ids);
+    let state = TaskState::of(&raw.state.0);
+    Ok(ToldTask { key, state, task: raw.read(host_ports, faults) })
 }
 
-/// A task of v1, which names its framework.
-pub fn task_v1(text: &[u8], ids: &mut Ids) -> serde_json::Result<ToldTask> {
-    let raw: RawTaskV1<'_> = serde_json::from_slice(text)?;
-    let key = TaskKey {
-        framework: FrameworkId(ids.get(&raw.framework_id.value.0)),
-        task: Arc::from(&*raw.task_id.value.0),
-        agent: AgentId(ids.get(&raw.agent_id.value.0)),
-    };
-    let host_ports = listed_ports(raw.resources.as_deref().unwrap_or_default());
-    let state = TaskState::of(&raw.state.0);
-    let told = Told {
-        name: raw.name,
-        discovery: raw.discovery,
-        container: raw.container,
-        statuses: raw.statuses,
-    };
-    Ok(ToldTask { key, state, task: told.read(host_ports, Vec::new()) })
-}
-
-/// The key of a task in a list of `/state`.
-pub fn task_key(
-    text: &[u8],
-    framework: &FrameworkId,
-    ids: &mut Ids,
-) -> serde_json::Result<TaskKey> {
+/// The key of a task in either schema.
+pub fn task_key(text: &[u8], ids: &mut Ids) -> serde_json::Result<TaskKey> {
     let raw: RawTaskIds<'_> = serde_json::from_slice(text)?;
-    Ok(TaskKey {
-        framework: framework.clone(),
-        task: Arc::from(&*raw.id.0),
-        agent: AgentId(ids.get(&raw.slave_id.0)),
-    })
+    Ok(key(raw.framework_id.as_ref(), &raw.id, &raw.slave_id, ids))
 }
 
-/// The key of a task of v1.
-pub fn task_key_v1(text: &[u8], ids: &mut Ids) -> serde_json::Result<TaskKey> {
-    let raw: RawTaskIdsV1<'_> = serde_json::from_slice(text)?;
-    Ok(TaskKey {
-        framework: FrameworkId(ids.get(&raw.framework_id.value.0)),
-        task: Arc::from(&*raw.task_id.value.0),
-        agent: AgentId(ids.get(&raw.agent_id.value.0)),
-    })
+fn key(framework: Option<&Id<'_>>, task: &Id<'_>, agent: &Id<'_>, ids: &mut Ids) -> TaskKey {
+    TaskKey {
+        framework: FrameworkId(ids.get(framework.map_or("", |id| &id.0))),
+        task: Arc::from(&*task.0),
+        agent: AgentId(ids.get(&agent.0)),
+    }
 }
 
 /// What a status update of v1 says.
@@ -146,7 +113,8 @@ impl Running {
         task.docker = self.docker;
         task.mesos = self.mesos;
         // A cluster has many tasks, and most have one address.
-        [&mut task.netinfo, &mut task.docker, &mut task.mesos].map(Vec::shrink_to_fit);
+        let addresses = [&mut task.netinfo, &mut task.docker, &mut task.mesos];
+        addresses.into_iter().for_each(Vec::shrink_to_fit);
         task.healthy = self.healthy;
         task.status_faults = self.faults;
     }
@@ -158,9 +126,9 @@ pub fn update_v1(text: &[u8], ids: &mut Ids) -> serde_json::Result<Update> {
     let ids_told: RawStatusIds<'_> = serde_json::from_str(raw.status.get())?;
     let status: RawStatus<'_> = serde_json::from_str(raw.status.get())?;
     Ok(Update {
-        framework: FrameworkId(ids.get(&raw.framework_id.value.0)),
-        task: Arc::from(&*ids_told.task_id.value.0),
-        agent: ids_told.agent_id.map(|id| AgentId(ids.get(&id.value.0))),
+        framework: FrameworkId(ids.get(&raw.framework_id.0)),
+        task: Arc::from(&*ids_told.task_id.0),
+        agent: ids_told.agent_id.map(|id| AgentId(ids.get(&id.0))),
         state: TaskState::of(&raw.state.0),
         running: status.is_running().then(|| status.read()),
     })
@@ -168,56 +136,28 @@ pub fn update_v1(text: &[u8], ids: &mut Ids) -> serde_json::Result<Update> {
 
 #[derive(Deserialize)]
 struct RawTaskIds<'t> {
+    #[serde(borrow, alias = "task_id")]
+    id: Id<'t>,
+    #[serde(borrow, alias = "agent_id")]
+    slave_id: Id<'t>,
     #[serde(borrow)]
-    id: Text<'t>,
-    #[serde(borrow)]
-    slave_id: Text<'t>,
-}
-
-#[derive(Deserialize)]
-struct RawTaskIdsV1<'t> {
-    #[serde(borrow)]
-    task_id: RawId<'t>,
-    #[serde(borrow)]
-    framework_id: RawId<'t>,
-    #[serde(borrow)]
-    agent_id: RawId<'t>,
+    framework_id: Option<Id<'t>>,
 }
 
 #[derive(Deserialize)]
 struct RawTask<'t> {
+    #[serde(borrow, alias = "task_id")]
+    id: Id<'t>,
+    #[serde(borrow, alias = "agent_id")]
+    slave_id: Id<'t>,
     #[serde(borrow)]
-    id: Text<'t>,
-    #[serde(borrow)]
-    slave_id: Text<'t>,
-    #[serde(borrow)]
-    state: Text<'t>,
-    #[serde(borrow)]
-    name: Option<Text<'t>>,
-    #[serde(borrow)]
-    resources: Option<RawResources<'t>>,
-    #[serde(borrow)]
-    discovery: Option<RawDiscovery<'t>>,
-    #[serde(borrow)]
-    container: Option<RawContainer<'t>>,
-    #[serde(borrow)]
-    statuses: Option<Vec<RawStatus<'t>>>,
-}
-
-#[derive(Deserialize)]
-struct RawTaskV1<'t> {
-    #[serde(borrow)]
-    task_id: RawId<'t>,
-    #[serde(borrow)]
-    framework_id: RawId<'t>,
-    #[serde(borrow)]
-    agent_id: RawId<'t>,
+    framework_id: Option<Id<'t>>,
     #[serde(borrow)]
     state: Text<'t>,
     #[serde(borrow)]
     name: Option<Text<'t>>,
     #[serde(borrow)]
-    resources: Option<Vec<RawResource<'t>>>,
+    resources: Option<Resources<'t>>,
     #[serde(borrow)]
     discovery: Option<RawDiscovery<'t>>,
     #[serde(borrow)]
@@ -229,7 +169,7 @@ struct RawTaskV1<'t> {
 #[derive(Deserialize)]
 struct RawUpdate<'t> {
     #[serde(borrow)]
-    framework_id: RawId<'t>,
+    framework_id: Id<'t>,
     #[serde(borrow)]
     state: Text<'t>,
     #[serde(borrow)]
@@ -239,9 +179,39 @@ struct RawUpdate<'t> {
 #[derive(Deserialize)]
 struct RawStatusIds<'t> {
     #[serde(borrow)]
-    task_id: RawId<'t>,
+    task_id: Id<'t>,
     #[serde(borrow)]
-    agent_id: Option<RawId<'t>>,
+    agent_id: Option<Id<'t>>,
+}
+
+/// In `/state` an object with the sum of each kind, in v1 a list of them.
+enum Resources<'t> {
+    Summed(RawResources<'t>),
+    Listed(Vec<RawResource<'t>>),
+}
+
+impl<'de: 't, 't> Deserialize<'de> for Resources<'t> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Resources<'t>, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Resources<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("resources")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                let list = de::value::SeqAccessDeserializer::new(list);
+                Vec::deserialize(list).map(Resources::Listed)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+                let object = de::value::MapAccessDeserializer::new(object);
+                RawResources::deserialize(object).map(Resources::Summed)
+            }
+        }
+        from.deserialize_any(Either)
+    }
 }
 
 #[derive(Deserialize)]
@@ -316,12 +286,9 @@ impl<'de: 't, 't> Deserialize<'de> for Labels<'t> {
                 f.write_str("labels")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut labels = Vec::new();
-                while let Some(label) = list.next_element()? {
-                    labels.push(label);
-                }
-                Ok(Labels(labels))
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                let list = de::value::SeqAccessDeserializer::new(list);
+                Vec::deserialize(list).map(Labels)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
@@ -386,15 +353,7 @@ struct RawAddress<'t> {
     ip_address: Option<Text<'t>>,
 }
 
-/// What both schemas tell in the same way.
-struct Told<'t> {
-    name: Option<Text<'t>>,
-    discovery: Option<RawDiscovery<'t>>,
-    container: Option<RawContainer<'t>>,
-    statuses: Option<Vec<RawStatus<'t>>>,
-}
-
-impl Told<'_> {
+impl RawTask<'_> {
     fn read(self, host_ports: Vec<(i64, i64)>, mut faults: Vec<Fault>) -> Task {
         let network = self.container.as_ref().map_or(Network::Agents, RawContainer::network);
         let discovery = self.discovery.map(|raw| raw.read(&mut faults));
