@@ -300,6 +300,21 @@ fn a_sync_at_any_stage_removes_nothing_and_says_what_is_held() {
     });
 }
 
+#[test]
+fn a_sync_keeps_schedulers_that_have_not_subscribed_to_the_new_leader() {
+    let master = master_with(&["--scheduler-pids"]);
+    let lab = Lab::start(Peer::Bind, &[url(&master)], "stream", "");
+    let records = published_before(&lab);
+    assert!(records.contains("_framework._tcp.chronos.mesos."), "{records}");
+    master.control(json!({"stage": "recovered"}));
+    master.control(json!({"agents-back": true}));
+    lab.site.run(&["sync"]).exits(1);
+    assert_eq!(lab.published(), records);
+    master.control(json!({"frameworks-back": true}));
+    lab.site.run(&["sync"]).exits(0);
+    assert_eq!(lab.published(), records);
+}
+
 /// Starts tasks until one runs on the agent that is the first to be back, and gives its name.
 fn task_of_the_first_agent(master: &Simulated) -> String {
     for number in 0..100 {
