@@ -319,7 +319,8 @@ mod tests {
             let id = AgentId(Arc::from(format!("x-S{n}")));
             (id, Arc::new(Agent { endpoint, faults: Vec::new() }))
         };
-        let framework = Framework { name: "m".into(), scheduler: None, faults: Vec::new() };
+        let framework =
+            Framework { name: "m".into(), scheduler: None, recovered: false, faults: Vec::new() };
         Cluster {
             agents: (0..agents).map(agent).collect(),
             frameworks: [(FrameworkId(Arc::from("f")), Arc::new(framework))].into_iter().collect(),
@@ -504,6 +505,7 @@ mod tests {
                 let framework = there.map(|(name, host)| Framework {
                     name: ["m", "n.m", "slave"][name].into(),
                     scheduler: endpoint(host),
+                    recovered: false,
                     faults: Vec::new(),
                 });
                 match framework {

@@ -112,7 +112,28 @@ pub struct Framework {
     pub name: Box<str>,
     /// The scheduler: the `pid`, else the `hostname`, then without a port.
     pub scheduler: Option<Endpoint>,
+    /// Since a failover it is known through its agents only: no `pid` is told before its scheduler
+    /// subscribes again.
+    pub recovered: bool,
     pub faults: Vec<Fault>,
+}
+
+impl Framework {
+    /// Whether its scheduler may have a `pid` that nobody tells.
+    pub fn may_have_pid(&self) -> bool {
+        self.recovered && self.pid().is_none()
+    }
+
+    /// The `pid` that was told before is good until another can be.
+    pub fn keep_pid(&mut self, before: &Framework) {
+        if self.may_have_pid() && before.pid().is_some() {
+            self.scheduler.clone_from(&before.scheduler);
+        }
+    }
+
+    fn pid(&self) -> Option<&Endpoint> {
+        self.scheduler.as_ref().filter(|scheduler| scheduler.port.is_some())
+    }
 }
 
 /// Where a task's container is attached, `docs/networking.md` of Mesos.
@@ -245,6 +266,19 @@ impl Cluster {
             let mut framework = (*framework).clone();
             framework.scheduler.iter_mut().for_each(|endpoint| endpoint.addresses = found.clone());
             self.frameworks.insert(id, Arc::new(framework));
+        }
+    }
+
+    /// Schedulers that have not subscribed since a failover are where they were before.
+    pub fn keep_pids(&mut self, before: &Cluster) {
+        let untold = self.frameworks.iter().filter(|(_, framework)| framework.may_have_pid());
+        let untold: Vec<_> =
+            untold.map(|(id, framework)| (id.clone(), framework.clone())).collect();
+        for (id, mut framework) in untold {
+            if let Some(before) = before.frameworks.get(&id) {
+                Arc::make_mut(&mut framework).keep_pid(before);
+                self.frameworks.insert(id, framework);
+            }
         }
     }
 

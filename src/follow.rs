@@ -89,7 +89,13 @@ pub async fn follow(
                 course.broken(&error);
                 None
             }
-            Happened::Elected => course.elected(masters),
+            Happened::Elected => {
+                if course.is_overtaken(masters) {
+                    // What is being read now comes from who led before.
+                    reading = None;
+                }
+                course.elected(masters)
+            }
             Happened::Read(read) => course.read(read, masters),
             Happened::Listed(listed) => course.list(listed),
             Happened::Resolved(hosts) => Some(course.resolved(hosts)),
@@ -234,12 +240,19 @@ impl<'c> Course<'c> {
         Some(snapshot)
     }
 
-    /// A new leader is read at once; who else stands is in the names that number the masters.
-    fn elected(&mut self, masters: &Masters) -> Option<Snapshot> {
+    /// Whether an election tells of another leader than the one that is followed: it is read at
+    /// once.
+    fn is_overtaken(&mut self, masters: &Masters) -> bool {
         let leader = masters.elected_leader();
-        if leader.is_some() && leader != self.leader {
+        let overtaken = leader.is_some() && leader != self.leader;
+        if overtaken {
             self.read_at = Instant::now();
         }
+        overtaken
+    }
+
+    /// Who else stands for election is in the names that number the masters.
+    fn elected(&mut self, masters: &Masters) -> Option<Snapshot> {
         // Before the first reading there is nothing to publish.
         self.leader.as_ref()?;
         self.watch.know(masters.endpoints())

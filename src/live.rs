@@ -199,6 +199,7 @@ fn put_agent(cluster: &mut Cluster, id: AgentId, mut agent: Agent) {
 
 fn put_framework(cluster: &mut Cluster, id: FrameworkId, mut framework: Framework) {
     let known = cluster.frameworks.get(&id);
+    known.into_iter().for_each(|known| framework.keep_pid(known));
     keep_addresses(known.and_then(|known| known.scheduler.as_ref()), &mut framework.scheduler);
     if known.is_none_or(|known| **known != framework) {
         cluster.frameworks.insert(id, Arc::new(framework));

@@ -131,6 +131,7 @@ pub fn framework(text: &[u8]) -> serde_json::Result<(FrameworkId, Framework)> {
     let framework = Framework {
         name: raw.name.as_ref().map_or("", |name| &*name.0).into(),
         scheduler: by_pid.or_else(|| by_hostname(raw.hostname.as_ref())),
+        recovered: raw.recovered.unwrap_or(false),
         faults: fault.into_iter().collect(),
     };
     Ok((id, framework))
@@ -138,10 +139,11 @@ pub fn framework(text: &[u8]) -> serde_json::Result<(FrameworkId, Framework)> {
 
 /// A framework of v1, which never tells a scheduler's pid.
 pub fn framework_v1(text: &[u8]) -> serde_json::Result<(FrameworkId, Framework)> {
-    let RawFrameworkV1 { framework_info: raw } = serde_json::from_slice(text)?;
+    let RawFrameworkV1 { framework_info: raw, recovered } = serde_json::from_slice(text)?;
     let framework = Framework {
         name: raw.name.as_ref().map_or("", |name| &*name.0).into(),
         scheduler: by_hostname(raw.hostname.as_ref()),
+        recovered: recovered.unwrap_or(false),
         faults: Vec::new(),
     };
     Ok((FrameworkId(Arc::from(&*raw.id.0)), framework))
@@ -155,7 +157,7 @@ pub fn agent_removed_v1(text: &[u8]) -> serde_json::Result<AgentId> {
 
 /// The framework in a `framework_removed`.
 pub fn framework_removed_v1(text: &[u8]) -> serde_json::Result<FrameworkId> {
-    let RawFrameworkV1 { framework_info: raw } = serde_json::from_slice(text)?;
+    let RawFrameworkV1 { framework_info: raw, .. } = serde_json::from_slice(text)?;
     Ok(FrameworkId(Arc::from(&*raw.id.0)))
 }
 
@@ -281,6 +283,7 @@ struct RawFramework<'t> {
     pid: Option<Text<'t>>,
     #[serde(borrow)]
     hostname: Option<Text<'t>>,
+    recovered: Option<bool>,
     #[serde(rename = "tasks")]
     _tasks: RawList,
     #[serde(rename = "completed_tasks")]
@@ -293,6 +296,7 @@ struct RawFramework<'t> {
 struct RawFrameworkV1<'t> {
     #[serde(borrow)]
     framework_info: RawFrameworkInfo<'t>,
+    recovered: Option<bool>,
 }
 
 #[derive(Deserialize)]

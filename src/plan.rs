@@ -436,7 +436,8 @@ mod tests {
             unhealthy: Unhealthy::Publish,
         };
         let scheduler = Endpoint::parse("host.example:1");
-        let framework = Framework { name: "unknown".into(), scheduler, faults: Vec::new() };
+        let framework =
+            Framework { name: "unknown".into(), scheduler, recovered: false, faults: Vec::new() };
         let framework = std::sync::Arc::new(framework);
         let frameworks = [(FrameworkId("f".into()), framework)].into_iter().collect();
         Unknown::of(&rules, &Cluster { frameworks, ..Cluster::default() })

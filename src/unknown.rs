@@ -1,9 +1,10 @@
 //! Names of which it is not known what they should have, because a host name could not be
-//! resolved.
+//! resolved, or because a scheduler has yet to subscribe to a new leader.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::cluster::{AgentId, Cluster, Endpoint, Numbered};
+use crate::cluster::{AgentId, Cluster, Endpoint, Framework, Numbered};
 use crate::name::Name;
 use crate::records::{Memo, Rules, framework_name, is_master};
 
@@ -20,7 +21,8 @@ pub struct Unknown {
 impl Unknown {
     pub fn of(rules: &Rules, cluster: &Cluster) -> Unknown {
         let mut unknown = Unknown::default();
-        for framework in cluster.frameworks.values().filter(|f| is_unresolved(&f.scheduler)) {
+        let is_unknown = |f: &&Arc<Framework>| is_unresolved(&f.scheduler) || f.may_have_pid();
+        for framework in cluster.frameworks.values().filter(is_unknown) {
             if let Ok(name) = framework_name(rules, &rules.domain, framework) {
                 unknown.names.extend(name.below([b"_tcp".as_slice(), b"_framework"]));
                 unknown.names.insert(name);
@@ -81,7 +83,7 @@ fn is_unresolved(endpoint: &Option<Endpoint>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Agent, Framework, FrameworkId};
+    use crate::cluster::{Agent, FrameworkId};
     use crate::records::{IpSource, LabelRules, Unhealthy};
     use crate::rr::Ttl;
 
@@ -99,6 +101,7 @@ mod tests {
         let framework = |scheduler| Framework {
             name: "m".into(),
             scheduler: Some(endpoint(scheduler)),
+            recovered: false,
             faults: Vec::new(),
         };
         let id = FrameworkId("f".into());
@@ -107,6 +110,12 @@ mod tests {
             !Unknown::of(&rules, cluster).contains(&name.parse().unwrap())
         };
         cluster.frameworks.insert(id.clone(), framework("10.0.0.9:1").into());
+        assert_eq!(Unknown::of(&rules, &cluster), Unknown::default());
+        let recovered = Framework { recovered: true, ..framework("10.0.0.9") };
+        cluster.frameworks.insert(id.clone(), recovered.into());
+        assert!(!known(&cluster, "m.mesos") && !known(&cluster, "_framework._tcp.m.mesos"));
+        let kept = Framework { recovered: true, ..framework("10.0.0.9:1") };
+        cluster.frameworks.insert(id.clone(), kept.into());
         assert_eq!(Unknown::of(&rules, &cluster), Unknown::default());
         cluster.frameworks.insert(id, framework("host.example:1").into());
         assert!(!known(&cluster, "m.mesos") && !known(&cluster, "_framework._tcp.m.mesos"));

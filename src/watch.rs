@@ -66,6 +66,7 @@ impl Watch {
         if !completeness.is_complete() {
             cluster.keep(self.catalog.cluster(), &ended);
         }
+        cluster.keep_pids(self.catalog.cluster());
         cluster.masters.clone_from(&self.masters);
         self.live = Live::new(waiting);
         self.unread = Arc::from(unread);

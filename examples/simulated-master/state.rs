@@ -258,7 +258,9 @@ pub(crate) fn framework(framework: &Framework, used: &Value) -> Value {
         Kind::Chronos => {}
         Kind::Aurora => json["hostname"] = "aurora.sim.example".into(),
     }
-    if let Some(pid) = &framework.pid {
+    // A scheduler tells where it is when it subscribes, and no agent knows it.
+    if let Some(pid) = framework.pid.as_ref().filter(|_| framework.presence != Presence::Recovered)
+    {
         json["pid"] = pid.as_str().into();
     }
     json
