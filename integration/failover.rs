@@ -99,7 +99,7 @@ fn stages() -> Vec<Value> {
 /// What a daemon without memory says of the leader at the first of the stages.
 fn said_cold(way: &str, stage: usize) -> &'static str {
     match (stage, way) {
-        (0, _) | (1, "stream") => "the last snapshot stays",
+        (0, _) | (1, "stream") => "nothing is published yet",
         (1, _) => "has not confirmed its registry; nothing is removed",
         (2..6, _) => "not back; nothing is removed",
         _ => "state read from",

@@ -341,6 +341,27 @@ fn a_stream_that_is_cut_in_its_first_record_is_no_smaller_cluster() {
 }
 
 #[test]
+fn a_reading_never_takes_back_what_an_event_told() {
+    let master = Simulated::start(&["--tasks", "2000"]);
+    let config = "poll_interval = \"50ms\"\nreconcile_interval = \"20ms\"";
+    let mut followed = Followed::of(&master, config);
+    let before = followed.daemon.count("state read from");
+    let mut asker = Asker::of(followed.site.peer.addr());
+    let mut questions = Vec::new();
+    for number in 0..60 {
+        let name = format!("late-{number}.marathon.mesos");
+        followed.follows(&master, &format!("late-{number}"));
+        questions.push((name, RecordType::A));
+        for question in questions.iter().rev().take(30) {
+            let said = asker.ask(question);
+            assert!(said.is_found(), "{question:?}: {said:?}, {:#?}", followed.daemon.log());
+        }
+    }
+    let readings = followed.daemon.count("state read from") - before;
+    assert!(readings > 20, "only {readings} readings");
+}
+
+#[test]
 fn a_reading_that_finds_nothing_new_sends_nothing() {
     let master = Simulated::start(&[]);
     let (site, proxy) = proxied(Peer::Bind, &master);

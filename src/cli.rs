@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -25,7 +26,7 @@ use crate::snapshot::{Completeness, Snapshot};
 use crate::state::{State, StateReader};
 use crate::target::Target;
 use crate::update::{self, FenceStep, Packer};
-use crate::watch::Watch;
+use crate::watch::{Reading, Watch};
 use crate::zone::Key;
 
 /// Octets of a saved state read at a time.
@@ -243,8 +244,11 @@ async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
         }
     };
     let mut watch = Watch::new(config.rules.clone(), masters);
-    let hosts = Resolver::default().hosts_of(watch.host_names(&state.cluster)).await;
-    let snapshot = watch.read(state, completeness, hosts);
+    let mut names = watch.host_names();
+    names.extend(state.cluster.host_names());
+    let hosts = Resolver::default().hosts_of(names).await;
+    let (hold_left, events) = (Duration::ZERO, Vec::new());
+    let (snapshot, _) = watch.read(Reading { state, completeness, hold_left, hosts, events });
     tell_skipped(&snapshot);
     Ok(snapshot)
 }

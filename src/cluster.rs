@@ -282,8 +282,18 @@ impl Cluster {
         }
     }
 
-    /// This cluster grown by what `before` knew, for the time after a failover: every agent,
-    /// framework and task stays, unless the new leader lists the task as ended (`ended`) or its
+    /// A scheduler without tasks is unknown to a new leader until it subscribes: what `before`
+    /// knew stays, unless it is over.
+    pub fn keep_frameworks(&mut self, before: &Cluster, completed: &HashSet<FrameworkId>) {
+        for (id, framework) in &before.frameworks {
+            if !self.frameworks.contains_key(id) && !completed.contains(id) {
+                self.frameworks.insert(id.clone(), framework.clone());
+            }
+        }
+    }
+
+    /// This cluster grown by what `before` knew, for the time after a failover: every agent
+    /// and task stays, unless the new leader lists the task as ended (`ended`) or its
     /// agent as registered without it.
     pub fn keep(&mut self, before: &Cluster, ended: &HashSet<TaskKey>) {
         for (key, task) in &before.tasks {
@@ -297,11 +307,6 @@ impl Cluster {
         for (id, agent) in &before.agents {
             if !self.agents.contains_key(id) {
                 self.agents.insert(id.clone(), agent.clone());
-            }
-        }
-        for (id, framework) in &before.frameworks {
-            if !self.frameworks.contains_key(id) {
-                self.frameworks.insert(id.clone(), framework.clone());
             }
         }
     }

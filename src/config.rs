@@ -260,8 +260,8 @@ struct RawMesos {
     reconcile_interval: Text<Interval>,
     #[serde(default = "secs::<600>")]
     failover_hold: Text<Span>,
-    #[serde(default = "secs::<30>")]
-    timeout: Text<Span>,
+    #[serde(default = "every::<30>")]
+    timeout: Text<Interval>,
     auth: Option<RawAuth>,
     #[serde(default)]
     tls: Tls,

@@ -13,7 +13,7 @@ use crate::answer::Authority;
 use crate::config::{self, Config};
 use crate::connection::random;
 use crate::fence::{Instance, Until};
-use crate::follow;
+use crate::follow::{self, stopped};
 use crate::http::SetupError;
 use crate::masters::Masters;
 use crate::name::NameError;
@@ -109,11 +109,6 @@ pub async fn run(
         }
     }
     Ok(())
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a stop as well.
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// What a target told last, so that it is told once.

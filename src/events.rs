@@ -51,6 +51,7 @@ enum List {
     Agents,
     Recovered,
     Frameworks,
+    Completed,
     Tasks,
     Ended,
     /// Nothing that names need.
@@ -73,7 +74,7 @@ const PARTS: Keys<List> = &[
         "get_frameworks",
         Leads::To(&[
             ("frameworks", Leads::List(List::Frameworks, &[])),
-            ("completed_frameworks", Leads::List(List::Other, &[])),
+            ("completed_frameworks", Leads::List(List::Completed, &[])),
         ]),
     ),
     (
@@ -152,6 +153,10 @@ impl Gathered {
                 if let Some((id, framework)) = read {
                     state.cluster.frameworks.insert(id, Arc::new(framework));
                 }
+            }
+            List::Completed => {
+                let id = members.checked(text, mesos::framework_v1(text)).and_then(Result::ok);
+                state.completed.extend(id.map(|(id, _)| id));
             }
             List::Tasks => {
                 let read = members.read("task", text, task::task(text, ids), unread);

@@ -49,6 +49,7 @@
 //! - [`stream`]: one subscription to a master's events
 //! - [`masters`]: whoever of them leads
 //! - [`watch`]: what they tell into snapshots
+//! - [`course`]: what they are asked next, and when
 //! - [`follow`]: readings, events and polls in their order
 //! - [`connection`]: one TCP connection to a name server
 //! - [`target`]: one zone on one name server
@@ -68,6 +69,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod course;
 pub mod current;
 pub mod daemon;
 pub mod election;

@@ -16,6 +16,9 @@ pub struct Live {
     waiting: BTreeMap<TaskKey, Arc<Task>>,
     /// Agents that the last poll did not list.
     absent: BTreeSet<AgentId>,
+    /// What events told since the poll that is under way was asked for: it knows less of them.
+    told_agents: BTreeSet<AgentId>,
+    told_frameworks: BTreeSet<FrameworkId>,
 }
 
 /// What an event asks for beyond the change of the cluster.
@@ -26,14 +29,19 @@ pub enum Asks {
     Hosts,
     /// A framework is new, and only a poll tells where its scheduler is.
     Frameworks,
-    /// The stream spoke of a task it never told before: read everything again.
+    /// An agent is back while others are not: reading everything tells which of its tasks are not.
+    Back,
+    /// The stream spoke of a task it never told before, or of either of two: read everything
+    /// again, some time.
+    Untold,
+    /// Whoever answers knows less than was known before: read everything again.
     Everything,
 }
 
 impl Live {
     /// Begins with a whole state.
     pub fn new(waiting: Vec<(TaskKey, Arc<Task>)>) -> Live {
-        Live { waiting: waiting.into_iter().collect(), absent: BTreeSet::new() }
+        Live { waiting: waiting.into_iter().collect(), ..Live::default() }
     }
 
     /// Makes the cluster what it is after the event. A repeated event changes nothing.
@@ -42,14 +50,16 @@ impl Live {
             Event::TaskAdded(told) => self.add(cluster, told),
             Event::TaskUpdated(update) => return self.update(cluster, update),
             Event::AgentAdded(id, agent) => {
-                cluster.recovered.remove(&id);
                 self.absent.remove(&id);
+                self.told_agents.insert(id.clone());
+                let back = cluster.recovered.remove(&id).is_some();
                 put_agent(cluster, id, agent);
-                return Asks::Hosts;
+                return if back { Asks::Back } else { Asks::Hosts };
             }
             Event::AgentRemoved(id) => {
                 cluster.recovered.remove(&id);
                 cluster.agents.remove(&id);
+                self.told_agents.insert(id);
             }
             Event::Framework(id, mut framework) => {
                 // The stream never tells a pid; one that a poll told is still good.
@@ -57,6 +67,7 @@ impl Live {
                 if let Some(by_pid) = old.filter(|scheduler| scheduler.port.is_some()) {
                     framework.scheduler = Some(by_pid.clone());
                 }
+                self.told_frameworks.insert(id.clone());
                 put_framework(cluster, id, framework);
                 return Asks::Frameworks;
             }
@@ -85,12 +96,14 @@ impl Live {
     }
 
     fn update(&mut self, cluster: &mut Cluster, update: Update) -> Asks {
-        let Some(key) = self.key(cluster, &update) else {
+        let keys = self.keys(cluster, &update);
+        let [key] = &keys[..] else {
             return match update.state {
-                TaskState::Over => Asks::Nothing,
-                TaskState::Running | TaskState::Waiting => Asks::Everything,
+                TaskState::Over if keys.is_empty() => Asks::Nothing,
+                TaskState::Over | TaskState::Running | TaskState::Waiting => Asks::Untold,
             };
         };
+        let key = key.clone();
         match update.state {
             TaskState::Over => {
                 cluster.tasks.remove(&key);
@@ -103,7 +116,7 @@ impl Live {
             }
             TaskState::Running => {
                 let known = self.waiting.remove(&key).or_else(|| cluster.tasks.get(&key).cloned());
-                let Some(known) = known else { return Asks::Everything };
+                let Some(known) = known else { return Asks::Untold };
                 let mut task = (*known).clone();
                 if let Some(running) = update.running {
                     running.into_task(&mut task);
@@ -114,20 +127,21 @@ impl Live {
         Asks::Nothing
     }
 
-    /// The key of the task that an update is about; a status that the master makes names no agent.
-    fn key(&self, cluster: &Cluster, update: &Update) -> Option<TaskKey> {
+    /// The keys of the tasks that an update may be about: a status that the master makes names no
+    /// agent.
+    fn keys(&self, cluster: &Cluster, update: &Update) -> Vec<TaskKey> {
         let Update { framework, task, .. } = update;
         let of = |agent| TaskKey { framework: framework.clone(), task: task.clone(), agent };
         if let Some(agent) = &update.agent {
             let key = of(agent.clone());
             let known = cluster.tasks.contains_key(&key) || self.waiting.contains_key(&key);
-            return known.then_some(key);
+            return known.then_some(key).into_iter().collect();
         }
         let first = of(AgentId(Arc::from("")));
         let same = |key: &&TaskKey| key.framework == *framework && key.task == *task;
-        let running = cluster.tasks.range(first.clone()..).next().map(|(key, _)| key);
-        let waiting = self.waiting.range(first..).next().map(|(key, _)| key);
-        running.filter(same).or(waiting.filter(same)).cloned()
+        let running = cluster.tasks.range(first.clone()..).map(|(key, _)| key).take_while(same);
+        let waiting = self.waiting.range(first..).map(|(key, _)| key).take_while(same);
+        running.chain(waiting).cloned().collect()
     }
 
     fn remove_framework(&mut self, cluster: &mut Cluster, id: &FrameworkId) {
@@ -142,16 +156,28 @@ impl Live {
         self.waiting.retain(|key, _| key.framework != *id);
     }
 
+    /// A poll is asked for: what events tell from now on it may not know yet.
+    pub fn poll(&mut self) {
+        self.told_agents.clear();
+        self.told_frameworks.clear();
+    }
+
     /// Takes in what `/slaves` listed. The stream does not tell of an agent that became
     /// unreachable, was marked gone or came back with another address. An agent's absence is
-    /// believed at the second poll, and not before the cluster is complete.
+    /// believed at the second poll, and not before the cluster is complete; nor from a master that
+    /// waits for agents, or has none, where the stream knew better: that is another master.
     pub fn agents_polled(
         &mut self,
         cluster: &mut Cluster,
         listed: &Cluster,
         completeness: Completeness,
-    ) {
-        for (id, agent) in &listed.agents {
+    ) -> Asks {
+        let fewer = !listed.recovered.is_empty() || listed.agents.is_empty();
+        if completeness.is_complete() && fewer && !cluster.agents.is_empty() {
+            return Asks::Everything;
+        }
+        let told = |id: &AgentId| self.told_agents.contains(id);
+        for (id, agent) in listed.agents.iter().filter(|(id, _)| !told(id)) {
             if cluster.agents.get(id) != Some(agent) {
                 put_agent(cluster, id.clone(), (**agent).clone());
             }
@@ -161,25 +187,37 @@ impl Live {
             cluster.recovered.remove(&id);
         }
         if !completeness.is_complete() {
-            return;
+            return Asks::Hosts;
         }
-        let unlisted = cluster.agents.keys().filter(|id| !listed.agents.contains_key(*id));
-        let unlisted: BTreeSet<AgentId> = unlisted.cloned().collect();
+        let unlisted = |id: &&AgentId| !listed.agents.contains_key(*id) && !told(id);
+        let unlisted: BTreeSet<AgentId> = cluster.agents.keys().filter(unlisted).cloned().collect();
         for id in unlisted.intersection(&self.absent) {
             cluster.agents.remove(id);
         }
         self.absent = unlisted;
+        Asks::Hosts
+    }
+
+    /// Takes in what `/state-summary` listed of frameworks that no event told since.
+    pub fn frameworks_polled(&self, cluster: &mut Cluster, listed: &Cluster) {
+        let told = |id: &FrameworkId| self.told_frameworks.contains(id);
+        for (id, framework) in listed.frameworks.iter().filter(|(id, _)| !told(id)) {
+            put_scheduler(cluster, id, framework);
+        }
     }
 }
 
 /// Takes in what `/state-summary` listed: where the schedulers are whose frameworks the stream
 /// has told.
-pub fn frameworks_polled(cluster: &mut Cluster, listed: &Cluster) {
+pub fn schedulers(cluster: &mut Cluster, listed: &Cluster) {
     for (id, framework) in &listed.frameworks {
-        let known = cluster.frameworks.get(id);
-        if known.is_some_and(|known| known != framework) {
-            put_framework(cluster, id.clone(), (**framework).clone());
-        }
+        put_scheduler(cluster, id, framework);
+    }
+}
+
+fn put_scheduler(cluster: &mut Cluster, id: &FrameworkId, framework: &Arc<Framework>) {
+    if cluster.frameworks.get(id).is_some_and(|known| known != framework) {
+        put_framework(cluster, id.clone(), (**framework).clone());
     }
 }
 
@@ -389,6 +427,7 @@ mod tests {
         assert!(cluster.agents.len() > last.agents.len(), "one was marked gone");
         for _ in 0..2 {
             let agents = agents_of("8b-agent-deactivated");
+            live.poll();
             live.agents_polled(&mut cluster, &agents, Completeness::Complete);
         }
         assert_eq!(cluster.agents, last.agents);
@@ -412,7 +451,7 @@ mod tests {
     fn a_disconnected_framework_keeps_its_name_and_its_tasks() {
         let mut cluster = recorded("16b-agent-restarted/state.json").cluster;
         let (before, after) = (cluster.clone(), recorded("16c-framework-disconnected/state.json"));
-        frameworks_polled(&mut cluster, &after.cluster);
+        Live::default().frameworks_polled(&mut cluster, &after.cluster);
         for other in [&before, &after.cluster] {
             assert_eq!(cluster.frameworks, other.frameworks);
             assert_eq!(cluster.tasks, other.tasks);
@@ -421,8 +460,73 @@ mod tests {
         let before = cluster.clone();
         let mut reader = StateReader::new();
         reader.push(&fixture(&format!("{LOST}/state-summary.json")));
-        frameworks_polled(&mut cluster, &reader.finish_frameworks().unwrap().cluster);
+        Live::default()
+            .frameworks_polled(&mut cluster, &reader.finish_frameworks().unwrap().cluster);
         assert_eq!(cluster.frameworks, before.frameworks);
         assert_eq!(cluster.tasks, before.tasks);
+    }
+
+    #[test]
+    fn a_poll_of_a_master_that_knows_fewer_takes_nothing_away() {
+        let before = recorded("3-running/state.json").cluster;
+        for folder in
+            ["9a-failover-nobody-back", "11-elected-but-recovering", "9c-failover-one-agent-back"]
+        {
+            let (mut cluster, mut live) = (before.clone(), Live::default());
+            for _ in 0..3 {
+                let listed = recorded(&format!("{folder}/state.json")).cluster;
+                let asks = live.agents_polled(&mut cluster, &listed, Completeness::Complete);
+                assert_eq!(asks, Asks::Everything, "{folder}");
+            }
+            assert_eq!(cluster.agents, before.agents, "{folder}");
+        }
+    }
+
+    #[test]
+    fn a_poll_asked_for_before_an_event_does_not_undo_it() {
+        let mut cluster = recorded("3-running/state.json").cluster;
+        let listed = cluster.clone();
+        let (gone, agent) = cluster.agents.iter().next().unwrap();
+        let (gone, agent) = (gone.clone(), (**agent).clone());
+        let mut live = Live::default();
+        live.poll();
+        live.apply(&mut cluster, Event::AgentRemoved(gone.clone()));
+        live.agents_polled(&mut cluster, &listed, Completeness::Complete);
+        assert!(!cluster.agents.contains_key(&gone), "the poll is older");
+        live.poll();
+        live.apply(&mut cluster, Event::AgentAdded(gone.clone(), agent));
+        let without = listed.agents.without(&gone);
+        let older = Cluster { agents: without, ..listed.clone() };
+        for _ in 0..2 {
+            live.agents_polled(&mut cluster, &older, Completeness::Complete);
+            assert!(cluster.agents.contains_key(&gone), "the poll is older");
+        }
+        for believed in [false, true] {
+            live.poll();
+            live.agents_polled(&mut cluster, &older, Completeness::Complete);
+            assert_eq!(!cluster.agents.contains_key(&gone), believed);
+        }
+    }
+
+    #[test]
+    fn a_status_without_an_agent_ends_no_task_that_may_be_another() {
+        let mut cluster = recorded("3-running/state.json").cluster;
+        let (key, task) = cluster.tasks.iter().next().unwrap();
+        let (key, task) = (key.clone(), task.clone());
+        let update = || Update {
+            framework: key.framework.clone(),
+            task: key.task.clone(),
+            agent: None,
+            state: TaskState::Over,
+            running: None,
+        };
+        let elsewhere = TaskKey { agent: AgentId(Arc::from("elsewhere")), ..key.clone() };
+        cluster.tasks.insert(elsewhere.clone(), task);
+        let mut live = Live::default();
+        assert_eq!(live.apply(&mut cluster, Event::TaskUpdated(update())), Asks::Untold);
+        assert!(cluster.tasks.contains_key(&key) && cluster.tasks.contains_key(&elsewhere));
+        cluster.tasks.remove(&elsewhere);
+        assert_eq!(live.apply(&mut cluster, Event::TaskUpdated(update())), Asks::Nothing);
+        assert!(!cluster.tasks.contains_key(&key));
     }
 }

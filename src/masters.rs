@@ -90,7 +90,7 @@ pub struct Whole {
     pub completeness: Completeness,
     /// Who answered.
     pub leader: Base,
-    /// How long agents that are not back will be waited for.
+    /// For how long what an earlier leader knew is still waited for.
     pub hold_left: Duration,
     /// The events that go on from this state.
     pub subscription: Option<Subscription>,
@@ -125,6 +125,11 @@ pub enum MasterError {
     Stream(#[from] StreamError),
 }
 
+/// Whether the operator API is not there for us, however often it is asked.
+fn is_refusal(status: StatusCode) -> bool {
+    status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED
+}
+
 fn status_hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => ": it wants credentials, or other ones, see [mesos] auth",
@@ -143,6 +148,18 @@ pub enum ReadError {
     /// The leading master lets nobody, or not us, subscribe.
     #[error("{0}")]
     Refused(Base, #[source] MasterError),
+}
+
+impl ReadError {
+    /// The stream that was to go on from the state ended before it caught up with another.
+    pub fn behind(leader: &Base, error: &StreamError) -> ReadError {
+        let error = chain(error);
+        ReadError::Nobody(vec![format!("{leader}: the event stream ended at once: {error}")])
+    }
+
+    fn nobody(base: &Base, error: &MasterError) -> ReadError {
+        ReadError::Nobody(vec![format!("{base}: {}", chain(error))])
+    }
 }
 
 impl Masters {
@@ -210,8 +227,13 @@ impl Masters {
             let mut detected = election.detected.clone();
             // What it does not tell in time, it tells too late for this reading.
             let _ = timeout(self.timeout, detected.wait_for(told)).await;
-            if let Some(trouble) = &election.detected.borrow().trouble {
-                failures.push(format!("{}: {}", election.ensemble, chain(trouble)));
+            let detected = election.detected.borrow();
+            match (&detected.trouble, &detected.elected) {
+                (Some(trouble), _) => {
+                    failures.push(format!("{}: {}", election.ensemble, chain(trouble)));
+                }
+                (None, Some(elected)) if elected.leader.is_some() => {}
+                (None, _) => failures.push(format!("{}: no master leads", election.ensemble)),
             }
         }
         let base =
@@ -219,7 +241,7 @@ impl Masters {
         let elected = self.elected().into_iter().flat_map(|(_, elected)| elected.masters);
         let elected = elected.map(|master| base(self.elected_scheme, &master));
         let configured = self.configured.iter().map(|m| base(m.scheme, &m.endpoint));
-        let (leader, last) = (self.elected_leader(), self.known().leader.take());
+        let (leader, last) = (self.elected_leader(), self.known().leader.clone());
         let mut bases = VecDeque::new();
         for base in leader.into_iter().chain(last).chain(elected).chain(configured) {
             if !bases.contains(&base) {
@@ -252,7 +274,7 @@ impl Masters {
             Err(refused @ (MasterError::Refused(_) | MasterError::NoStream(_))) => {
                 Err(ReadError::Refused(leader, refused))
             }
-            Err(error) => Err(ReadError::Nobody(vec![format!("{leader}: {}", chain(&error))])),
+            Err(error) => Err(ReadError::nobody(&leader, &error)),
         }
     }
 
@@ -260,11 +282,16 @@ impl Masters {
     /// next one as soon as one has failed or been silent for a while.
     async fn lead(&self, path: &str) -> Result<(Base, Response), ReadError> {
         let (mut bases, mut failures) = self.bases().await;
-        let mut asked = FuturesUnordered::new();
+        let (mut asked, mut refused) = (FuturesUnordered::new(), None);
         loop {
             match bases.pop_front() {
                 Some(base) => asked.push(async { (base.clone(), self.ask(base, path).await) }),
-                None if asked.is_empty() => return Err(ReadError::Nobody(failures)),
+                None if asked.is_empty() => {
+                    return Err(match refused {
+                        Some((base, error)) => ReadError::Refused(base, error),
+                        None => ReadError::Nobody(failures),
+                    });
+                }
                 None => {}
             }
             let answer = match bases.is_empty() {
@@ -273,8 +300,8 @@ impl Masters {
             };
             match answer {
                 Ok(Some((_, Ok(leading)))) => return Ok(leading),
-                Ok(Some((base, Err(refused @ MasterError::Refused(_))))) => {
-                    return Err(ReadError::Refused(base, refused));
+                Ok(Some((base, Err(error @ MasterError::Refused(_))))) => {
+                    refused = refused.or(Some((base, error)));
                 }
                 Ok(Some((base, Err(error)))) => {
                     failures.push(format!("{base}: {}", chain(&error)));
@@ -299,10 +326,7 @@ impl Masters {
                 StatusCode::SERVICE_UNAVAILABLE => {
                     return Err(MasterError::Status(StatusCode::SERVICE_UNAVAILABLE));
                 }
-                status
-                    if path == CALLS
-                        && (status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED) =>
-                {
+                status if path == CALLS && is_refusal(status) => {
                     return Err(MasterError::Refused(status));
                 }
                 status => return Err(MasterError::Status(status)),
@@ -337,13 +361,14 @@ impl Masters {
             StreamError::Beginning | StreamError::Event(_) => MasterError::NoStream(error),
             error => MasterError::Stream(error),
         })?;
-        let (about, frameworks) = tokio::try_join!(self.leading(leader), self.frameworks(leader))?;
+        let told = async { tokio::try_join!(self.leading(leader), self.frameworks(leader)) };
+        let (about, frameworks) = subscription.meanwhile(told).await?;
         let (date, about) = about;
         state.cluster.master_id = about.id;
         state.cluster.elected_time = about.elected_time;
         state.cluster.leader = about.endpoint;
         if let Some(frameworks) = frameworks {
-            live::frameworks_polled(&mut state.cluster, &frameworks.cluster);
+            live::schedulers(&mut state.cluster, &frameworks.cluster);
         }
         let elected_for = self.elected_for(date, &state.cluster);
         // A stream begins only after the registry was read.
@@ -397,8 +422,11 @@ impl Masters {
     /// The leader about itself, and its clock.
     async fn leading(&self, base: &Base) -> Result<(Option<f64>, mesos::Leader), MasterError> {
         let response = self.call(base, "GET_MASTER").await?;
-        if response.status() != StatusCode::OK {
-            return Err(MasterError::Refused(response.status()));
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::TEMPORARY_REDIRECT => return Err(MasterError::Changed),
+            status if is_refusal(status) => return Err(MasterError::Refused(status)),
+            status => return Err(MasterError::Status(status)),
         }
         let date = date(&response);
         let body = response.bytes().await.map_err(MasterError::Body)?;

@@ -16,6 +16,8 @@ use crate::cluster::Hosts;
 const LOOKUPS_LIMIT: Duration = Duration::from_secs(5);
 /// How long an answer, or the lack of one, is good.
 const LOOKUP_AGE: Duration = Duration::from_secs(60);
+/// How long an answer nobody asked for again is kept.
+const KNOWN_AGE: Duration = Duration::from_secs(3600);
 const LOOKUPS_AT_ONCE: usize = 32;
 
 /// Names looked up before.
@@ -35,9 +37,9 @@ impl Resolver {
         let now = Instant::now();
         let due: Vec<Arc<str>> = {
             let mut known = self.known();
-            known.retain(|name, _| names.contains(name));
+            known.retain(|_, known| now - known.looked_up < KNOWN_AGE);
             let fresh = |known: &Known| now - known.looked_up < LOOKUP_AGE;
-            names.into_iter().filter(|name| !known.get(name).is_some_and(fresh)).collect()
+            names.iter().filter(|name| !known.get(*name).is_some_and(fresh)).cloned().collect()
         };
         let lookups = due.into_iter().map(|name| look_up(name, now + LOOKUPS_LIMIT));
         let found: Vec<(Arc<str>, Vec<IpAddr>)> =
@@ -51,7 +53,8 @@ impl Resolver {
                 known.addresses = addresses;
             }
         }
-        known.iter().map(|(name, known)| (name.clone(), known.addresses.clone())).collect()
+        let of = |name: Arc<str>| known.get(&name).map(|known| (name, known.addresses.clone()));
+        names.into_iter().filter_map(of).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Known>> {

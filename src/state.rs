@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::cluster::{Cluster, Endpoint, Task, TaskKey};
+use crate::cluster::{Cluster, Endpoint, FrameworkId, Task, TaskKey};
 use crate::mesos::{self, Ids, Members, Unread};
 use crate::splitter::{Keys, Leads, Splitter};
 use crate::task::{self, TaskState, ToldTask};
@@ -22,6 +22,8 @@ pub struct State {
     pub ended: HashSet<TaskKey>,
     /// Of those that do not run, the ones that may yet.
     pub waiting: Vec<(TaskKey, Arc<Task>)>,
+    /// Frameworks that are over.
+    pub completed: HashSet<FrameworkId>,
     pub unread: Vec<Unread>,
 }
 
@@ -206,8 +208,13 @@ impl Gathered {
         }
         let named = ended.into_iter().map(|key| TaskKey { framework: id.clone(), ..key });
         self.state.ended.extend(named);
-        if matches!(list, List::Frameworks) {
-            self.state.cluster.frameworks.insert(id, Arc::new(framework));
+        match list {
+            List::Frameworks => {
+                self.state.cluster.frameworks.insert(id, Arc::new(framework));
+            }
+            _ => {
+                self.state.completed.insert(id);
+            }
         }
     }
 }

@@ -14,17 +14,21 @@ use crate::state::State;
 const HEARTBEATS_MISSED_MAX: u32 = 5;
 /// What a master sends that does not say.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A stream that is silent for longer is not known to be alive, whatever its master says.
-const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
+/// A master may say what it will: a stream that is silent for longer is not known to be alive,
+/// and none beats quicker.
+const HEARTBEATS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
 
+/// Events as they come.
 pub struct Subscription {
     body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     reader: EventReader,
     /// How long silence is borne.
     patience: Duration,
     heard: Instant,
-    /// Events that came with the last octets and are not yet given.
+    /// Events that came and are not yet given.
     ready: Vec<Event>,
+    /// Why nothing more comes.
+    over: Option<StreamError>,
 }
 
 /// Why a stream ended.
@@ -52,6 +56,7 @@ impl Subscription {
             patience: timeout,
             heard: Instant::now(),
             ready: Vec::new(),
+            over: None,
         }
     }
 
@@ -61,7 +66,7 @@ impl Subscription {
         let Some(Event::Subscribed { state, heartbeat }) = events.next() else {
             return Err(StreamError::Beginning);
         };
-        let heartbeat = heartbeat.unwrap_or(HEARTBEAT).min(HEARTBEAT_MAX);
+        let heartbeat = heartbeat.unwrap_or(HEARTBEAT).clamp(HEARTBEATS.0, HEARTBEATS.1);
         self.patience = heartbeat * HEARTBEATS_MISSED_MAX;
         self.ready = events.collect();
         Ok(*state)
@@ -69,20 +74,47 @@ impl Subscription {
 
     /// The next events, at least one. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Vec<Event>, StreamError> {
-        loop {
-            if !self.ready.is_empty() {
-                return Ok(std::mem::take(&mut self.ready));
+        while self.ready.is_empty() {
+            if let Some(error) = self.over.take() {
+                return Err(error);
             }
-            let chunk = timeout_at(self.heard + self.patience, self.body.next()).await;
-            let chunk = match chunk {
-                Err(_) => return Err(StreamError::Silent(self.patience)),
-                Ok(None) => return Err(StreamError::Ended),
-                Ok(Some(Err(error))) => return Err(StreamError::Broken(error)),
-                Ok(Some(Ok(chunk))) => chunk,
-            };
-            self.heard = Instant::now();
-            let ready = &mut self.ready;
-            self.reader.push(&chunk, |event| ready.push(event))?;
+            self.hear().await?;
         }
+        Ok(self.take())
+    }
+
+    /// The events that came meanwhile.
+    pub fn take(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Why it ended while something else was done.
+    pub fn over(&self) -> Option<&StreamError> {
+        self.over.as_ref()
+    }
+
+    /// Does some work, and gathers the events that come until it is done.
+    pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                heard = self.hear(), if self.over.is_none() => self.over = heard.err(),
+            }
+        }
+    }
+
+    /// Takes the next octets of the stream. Dropping the future loses nothing.
+    async fn hear(&mut self) -> Result<(), StreamError> {
+        let chunk = timeout_at(self.heard + self.patience, self.body.next()).await;
+        let chunk = match chunk {
+            Err(_) => return Err(StreamError::Silent(self.patience)),
+            Ok(None) => return Err(StreamError::Ended),
+            Ok(Some(Err(error))) => return Err(StreamError::Broken(error)),
+            Ok(Some(Ok(chunk))) => chunk,
+        };
+        self.heard = Instant::now();
+        let ready = &mut self.ready;
+        Ok(self.reader.push(&chunk, |event| ready.push(event))?)
     }
 }

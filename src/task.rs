@@ -124,13 +124,18 @@ impl Running {
 pub fn update_v1(text: &[u8], ids: &mut Ids) -> serde_json::Result<Update> {
     let raw: RawUpdate<'_> = serde_json::from_slice(text)?;
     let ids_told: RawStatusIds<'_> = serde_json::from_str(raw.status.get())?;
-    let status: RawStatus<'_> = serde_json::from_str(raw.status.get())?;
+    let state = TaskState::of(&raw.state.0);
+    // Only of a task that runs: its end counts whatever else its status says.
+    let status: Option<RawStatus<'_>> = match state {
+        TaskState::Running => Some(serde_json::from_str(raw.status.get())?),
+        TaskState::Waiting | TaskState::Over => None,
+    };
     Ok(Update {
         framework: FrameworkId(ids.get(&raw.framework_id.0)),
         task: Arc::from(&*ids_told.task_id.0),
         agent: ids_told.agent_id.map(|id| AgentId(ids.get(&id.0))),
-        state: TaskState::of(&raw.state.0),
-        running: status.is_running().then(|| status.read()),
+        state,
+        running: status.filter(RawStatus::is_running).map(|status| status.read()),
     })
 }
 

@@ -2,16 +2,31 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::catalog::Catalog;
 use crate::cluster::{Cluster, Endpoint, Hosts, Numbered};
 use crate::events::Event;
-use crate::live::{self, Asks, Live};
+use crate::live::{Asks, Live};
 use crate::mesos::Unread;
 use crate::records::Rules;
 use crate::snapshot::{Completeness, Recovering, Snapshot};
 use crate::state::State;
+
+/// So many things that could not be read are listed; the rest of a flood is not.
+const UNREAD_MAX: usize = 1000;
+
+/// A whole state, and what belongs to it.
+pub struct Reading {
+    pub state: State,
+    pub completeness: Completeness,
+    /// For how long what an earlier leader knew is still waited for.
+    pub hold_left: Duration,
+    /// Addresses of the host names in it.
+    pub hosts: Hosts,
+    /// What was told since.
+    pub events: Vec<Event>,
+}
 
 /// The one writer of snapshots.
 pub struct Watch {
@@ -54,52 +69,81 @@ impl Watch {
     }
 
     /// The host names that stand in place of addresses, in the cluster and among the masters.
-    pub fn host_names(&self, cluster: &Cluster) -> BTreeSet<Arc<str>> {
+    pub fn host_names(&self) -> BTreeSet<Arc<str>> {
         let masters = Cluster { masters: self.masters.clone(), ..Cluster::default() };
-        let names = [cluster, self.catalog.cluster(), &masters].map(Cluster::host_names);
+        let names = [self.catalog.cluster(), &masters].map(Cluster::host_names);
         names.into_iter().flatten().collect()
     }
 
     /// Takes in a whole state. While the cluster recovers it only grows.
-    pub fn read(&mut self, state: State, completeness: Completeness, hosts: Hosts) -> Snapshot {
-        let State { mut cluster, ended, waiting, unread } = state;
+    pub fn read(&mut self, reading: Reading) -> (Snapshot, Asks) {
+        let Reading { state, completeness, hold_left, hosts, events } = reading;
+        let State { mut cluster, ended, waiting, completed, unread } = state;
+        let before = self.catalog.cluster();
         if !completeness.is_complete() {
-            cluster.keep(self.catalog.cluster(), &ended);
+            cluster.keep(before, &ended);
         }
-        cluster.keep_pids(self.catalog.cluster());
+        if !completeness.is_complete() || !hold_left.is_zero() {
+            cluster.keep_frameworks(before, &completed);
+        }
+        cluster.keep_pids(before);
         cluster.masters.clone_from(&self.masters);
         self.live = Live::new(waiting);
         self.unread = Arc::from(unread);
         self.completeness = completeness;
         self.complete_once |= completeness.is_complete();
-        self.resolve(cluster, hosts)
+        self.hosts = hosts;
+        let asks = self.apply(&mut cluster, events);
+        cluster.resolve(&self.hosts);
+        (self.put(cluster), asks)
     }
 
     /// Takes in events, and says what more they ask for. What they lack is never believed gone
     /// while the cluster recovers: that takes a whole state.
     pub fn tell(&mut self, events: Vec<Event>) -> (Snapshot, Asks) {
         let mut cluster = self.catalog.cluster().clone();
-        let asks = events.into_iter().map(|event| self.live.apply(&mut cluster, event)).max();
-        let asks = asks.unwrap_or(Asks::Nothing);
+        let asks = self.apply(&mut cluster, events);
         if asks >= Asks::Hosts {
             cluster.resolve(&self.hosts);
         }
         (self.put(cluster), asks)
     }
 
-    /// Takes in the agents, and maybe the frameworks, that a poll listed.
-    pub fn list(&mut self, agents: &State, frameworks: Option<&State>) -> Snapshot {
+    fn apply(&mut self, cluster: &mut Cluster, events: Vec<Event>) -> Asks {
+        let mut asks = Asks::Nothing;
+        for event in events {
+            if let Event::Unread(unread) = &event
+                && self.unread.len() < UNREAD_MAX
+            {
+                self.unread = self.unread.iter().chain([unread]).cloned().collect();
+            }
+            asks = asks.max(self.live.apply(cluster, event));
+        }
+        asks
+    }
+
+    /// A poll is asked for.
+    pub fn poll(&mut self) {
+        self.live.poll();
+    }
+
+    /// Takes in the agents and frameworks that a poll listed, each where it did.
+    pub fn list(&mut self, agents: Option<&State>, frameworks: Option<&State>) -> (Snapshot, Asks) {
         let mut cluster = self.catalog.cluster().clone();
-        self.live.agents_polled(&mut cluster, &agents.cluster, self.completeness);
+        let mut asks = Asks::Nothing;
+        if let Some(agents) = agents {
+            asks = self.live.agents_polled(&mut cluster, &agents.cluster, self.completeness);
+        }
         if let Some(frameworks) = frameworks {
-            live::frameworks_polled(&mut cluster, &frameworks.cluster);
+            self.live.frameworks_polled(&mut cluster, &frameworks.cluster);
         }
         cluster.resolve(&self.hosts);
-        self.put(cluster)
+        (self.put(cluster), asks)
     }
 
     /// Takes in addresses of host names.
-    pub fn resolve(&mut self, mut cluster: Cluster, hosts: Hosts) -> Snapshot {
+    pub fn resolve(&mut self, hosts: Hosts) -> Snapshot {
+        let mut cluster = self.catalog.cluster().clone();
         self.hosts = hosts;
         cluster.resolve(&self.hosts);
         self.put(cluster)

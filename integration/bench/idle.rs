@@ -9,7 +9,7 @@ use mesozone::fence::Until;
 use mesozone::snapshot::{Completeness, Snapshot};
 use mesozone::state;
 use mesozone::target::Target;
-use mesozone::watch::Watch;
+use mesozone::watch::{Reading, Watch};
 
 use crate::median;
 use crate::names::Load;
@@ -61,7 +61,9 @@ fn snapshot(load: &Load) -> Snapshot {
     let completeness = Completeness::of_file(&state.cluster);
     let rules = Config::parse("[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n").expect("valid");
     let masters = rules.mesos.masters.iter().map(|master| master.endpoint.clone()).collect();
-    Watch::new(rules.rules, Numbered::Told(masters)).read(state, completeness, Hosts::new())
+    let (hold_left, hosts, events) = (Duration::ZERO, Hosts::new(), Vec::new());
+    let reading = Reading { state, completeness, hold_left, hosts, events };
+    Watch::new(rules.rules, Numbered::Told(masters)).read(reading).0
 }
 
 fn open(site: &Site, server: &str) -> Target {
