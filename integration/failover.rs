@@ -207,7 +207,7 @@ fn check_cold_daemons(way: &str) {
         master.control(stage.clone());
         let mut daemon = Daemon::start(&lab.site);
         daemon.says(said_cold(way, at));
-        if said_cold(way, at) != "the last snapshot stays" {
+        if said_cold(way, at) != "nothing is published yet" {
             until("it publishes", || lab.site.peer.query("_mesozone.mesos", "TXT") != fence);
         }
         watcher.rounds(ROUNDS / 3);
