@@ -270,7 +270,9 @@ impl<'c> Course<'c> {
                 }
                 self.list_fails = true;
                 // The stream may be of a master that is gone, without having been told.
-                self.read_soon(UNTOLD_SPACING);
+                if !matches!(error, MasterError::Status(status) if status.is_client_error()) {
+                    self.read_soon(UNTOLD_SPACING);
+                }
             }
         }
         self.list_frameworks |= frameworks.is_err();

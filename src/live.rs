@@ -165,15 +165,16 @@ impl Live {
     /// Takes in what `/slaves` listed. The stream does not tell of an agent that became
     /// unreachable, was marked gone or came back with another address. An agent's absence is
     /// believed at the second poll, and not before the cluster is complete; nor from a master that
-    /// waits for agents, or has none, where the stream knew better: that is another master.
+    /// waits for agents the stream did not wait for, or has none: that is another master.
     pub fn agents_polled(
         &mut self,
         cluster: &mut Cluster,
         listed: &Cluster,
         completeness: Completeness,
     ) -> Asks {
-        let fewer = !listed.recovered.is_empty() || listed.agents.is_empty();
-        if completeness.is_complete() && fewer && !cluster.agents.is_empty() {
+        let waits = listed.recovered.iter().any(|id| !cluster.recovered.contains(id));
+        let fewer = waits || listed.agents.is_empty() && !cluster.agents.is_empty();
+        if completeness.is_complete() && fewer {
             return Asks::Everything;
         }
         let told = |id: &AgentId| self.told_agents.contains(id);
@@ -480,6 +481,22 @@ mod tests {
             }
             assert_eq!(cluster.agents, before.agents, "{folder}");
         }
+    }
+
+    #[test]
+    fn agents_waited_for_after_the_hold_keep_no_poll_from_being_believed() {
+        let mut cluster = recorded("9c-failover-one-agent-back/state.json").cluster;
+        let mut listed = cluster.clone();
+        listed.agents = listed
+            .agents
+            .iter()
+            .map(|(id, agent)| {
+                let endpoint = Endpoint::parse("10.9.9.9:5051");
+                (id.clone(), Arc::new(Agent { endpoint, ..(**agent).clone() }))
+            })
+            .collect();
+        let asks = Live::default().agents_polled(&mut cluster, &listed, Completeness::Complete);
+        assert_eq!((asks, cluster.agents), (Asks::Hosts, listed.agents));
     }
 
     #[test]
