@@ -220,6 +220,7 @@ pub struct Cluster {
     /// Seconds since 1970; none for a master that is not elected or does not say.
     pub elected_time: Option<f64>,
     pub leader: Option<Endpoint>,
+    /// Every known master.
     pub masters: Numbered,
     pub agents: OrdMap<AgentId, Arc<Agent>>,
     /// Agents that the registry knows and that have not come back yet.

@@ -213,7 +213,7 @@ impl Masters {
         each.collect()
     }
 
-    /// Turns over whenever an election tells something new.
+    /// Each changes whenever its election tells something new.
     pub fn elections(&self) -> Vec<watch::Receiver<Detected>> {
         self.elections.iter().map(|election| election.detected.clone()).collect()
     }

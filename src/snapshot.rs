@@ -57,7 +57,7 @@ pub enum Confirmation {
 /// What to know of a leader to judge its state.
 #[derive(Clone, Copy, Debug)]
 pub struct Leadership {
-    /// `Date` of the state's answer less `elected_time`; none when either is missing.
+    /// By the leader's own clock, or since it was first seen to lead; none: nobody knows.
     pub elected_for: Option<Duration>,
     pub confirmation: Confirmation,
     pub failover_hold: Duration,
