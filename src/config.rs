@@ -11,11 +11,14 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::cluster::Endpoint;
 use crate::fence::Owner;
+use crate::mark::Shrink;
 use crate::name::Name;
 use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
 use crate::scope::{Pattern, Scope};
-use crate::setting::{Domain, Interval, IpSources, Seconds, ServerAddress, Span, Text, Way};
+use crate::setting::{
+    Domain, Interval, IpSources, Percentage, Seconds, ServerAddress, Span, Text, Way,
+};
 pub use crate::setting::{Ensemble, Master, Scheme, Watch};
 
 /// A whole, valid configuration.
@@ -23,6 +26,8 @@ pub use crate::setting::{Ensemble, Master, Scheme, Watch};
 pub struct Config {
     pub mesos: Mesos,
     pub rules: Rules,
+    /// `run`: a name vanishes this long after the last thing it stands for.
+    pub hold_down: Duration,
     pub owner: Owner,
     pub targets: Vec<Target>,
     pub server: Option<Server>,
@@ -93,6 +98,10 @@ pub struct Target {
     pub scope: Scope,
     pub update_key: Secret,
     pub transfer_key: Secret,
+    /// How much may go without an approval.
+    pub shrink: Shrink,
+    /// What others add in our space is removed this long after.
+    pub hold_down: Duration,
     pub check_interval: Duration,
     pub batch_window: Duration,
     pub rrset_max: RrsetMax,
@@ -176,11 +185,12 @@ impl Config {
         let owner = raw.ha.owner.map_or_else(|| Owner::of_domain(&rules.domain), |owner| owner.0);
         let mut targets = Vec::with_capacity(raw.target.len());
         for target in raw.target {
-            targets.push(target.check(&rules.domain, &owner)?);
+            targets.push(target.check(&rules.domain, &owner, zone.hold_down.0)?);
         }
         check_distinct(&targets)?;
         let server = raw.server.map(|server| server.check(&rules.domain)).transpose()?;
-        Ok(Config { mesos: raw.mesos.check()?, rules, owner, targets, server })
+        let (mesos, hold_down) = (raw.mesos.check()?, zone.hold_down.0);
+        Ok(Config { mesos, rules, hold_down, owner, targets, server })
     }
 
     /// Whether `run` would have anything to do.
@@ -286,6 +296,7 @@ struct RawZone {
     label_rules: Text<LabelRules>,
     srv_weight: u16,
     unhealthy: Text<Unhealthy>,
+    hold_down: Text<Span>,
 }
 
 #[derive(Deserialize)]
@@ -300,6 +311,10 @@ struct RawTarget {
     transfer_key_env: Option<String>,
     #[serde(default)]
     protect: Vec<Text<Pattern>>,
+    #[serde(default = "a_fifth")]
+    max_shrink: Text<Percentage>,
+    #[serde(default = "twenty")]
+    max_shrink_floor: usize,
     #[serde(default = "every::<10>")]
     check_interval: Text<Interval>,
     #[serde(default = "millis::<100>")]
@@ -343,6 +358,7 @@ impl Default for RawZone {
             label_rules: Text(LabelRules::Rfc1123),
             srv_weight: 1,
             unhealthy: Text(Unhealthy::Withhold),
+            hold_down: Text(Duration::from_secs(30)),
         }
     }
 }
@@ -418,7 +434,12 @@ impl RawAuth {
 }
 
 impl RawTarget {
-    fn check(self, domain: &Name, owner: &Owner) -> Result<Target, ConfigError> {
+    fn check(
+        self,
+        domain: &Name,
+        owner: &Owner,
+        hold_down: Duration,
+    ) -> Result<Target, ConfigError> {
         let name = self.name;
         let zone = self.zone.map_or_else(|| domain.clone(), |zone| zone.0);
         if !domain.is_within(&zone) {
@@ -439,6 +460,8 @@ impl RawTarget {
             scope: Scope { zone, domain: domain.clone(), owner: owner.clone(), protect },
             transfer_key: transfer_key.unwrap_or_else(|| update_key.clone()),
             update_key,
+            shrink: Shrink { percent_max: self.max_shrink.0, floor: self.max_shrink_floor },
+            hold_down,
             check_interval: self.check_interval.0,
             batch_window: self.batch_window.0,
             rrset_max: self.rrset_max,
@@ -502,6 +525,14 @@ fn secs<const COUNT: u64>() -> Text<Span> {
     Text(Duration::from_secs(COUNT))
 }
 
+fn a_fifth() -> Text<Percentage> {
+    Text(Some(20))
+}
+
+fn twenty() -> usize {
+    20
+}
+
 fn by_stream() -> Text<Watch> {
     Text(Watch::Stream)
 }
@@ -545,6 +576,8 @@ mod tests {
         assert_eq!(target.scope.zone.to_string(), "mesos.");
         assert_eq!(target.transfer_key, Secret::File("k".into()));
         assert_eq!(target.rrset_max, RrsetMax::Auto);
+        assert_eq!(target.shrink, Shrink { percent_max: Some(20), floor: 20 });
+        assert_eq!(config.hold_down, Duration::from_secs(30));
         let server =
             Config::parse(&format!("{LEAST}[server]\nlisten = [\"127.0.0.1:53\"]")).unwrap();
         let server = server.server.unwrap();
@@ -591,6 +624,12 @@ mod tests {
         check_refused("[mesos]\nmasters = [\"ftp://a\"]\n", "http://10.0.0.1:5050");
         check_refused(&target("rrset_max = \"some\""), "rrset_max");
         check_refused(&target("check_interval = \"0s\""), "longer than 0s");
+        check_refused(&target("max_shrink = \"101%\""), "is no share");
+        check_refused(&target("max_shrink = 20"), "line");
+        assert_eq!(
+            Config::parse(&target("max_shrink = \"off\"")).unwrap().targets[0].shrink.percent_max,
+            None
+        );
         check_refused(&target("zone = \"example\""), "neither the domain");
         check_refused(&target("protect = [\"ns1.example\"]"), "not inside the zone");
         check_refused(&target("tsig_key_env = \"K\""), "one of them");

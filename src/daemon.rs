@@ -12,20 +12,21 @@ use tracing::{error, info, warn};
 use crate::answer::Authority;
 use crate::config::{self, Config};
 use crate::connection::random;
-use crate::fence::{Instance, Until};
+use crate::fence::Instance;
 use crate::follow::{self, stopped};
+use crate::held::PlanId;
 use crate::http::SetupError;
 use crate::masters::Masters;
 use crate::name::NameError;
-use crate::plan::{Plan, PlanId};
-use crate::publish::{Applied, Hold};
+use crate::pass::Passed;
+use crate::plan::Plan;
 use crate::records::Rules;
 use crate::report::chain;
 use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
 use crate::snapshot::Snapshot;
-use crate::target::{Target, TargetError};
+use crate::target::{Hold, Target};
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -115,7 +116,7 @@ pub async fn run(
 #[derive(PartialEq, Default)]
 struct Told {
     trouble: Option<String>,
-    held: Option<PlanId>,
+    held: Vec<Option<PlanId>>,
     blocked: usize,
 }
 
@@ -126,17 +127,23 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
     while !*stop.borrow() {
         let snapshot = latest.borrow_and_update().clone();
         let passed = match &snapshot {
-            None => Ok(()),
-            Some(snapshot) => pass(&mut target, snapshot, &stop, &mut told).await,
+            None => Ok(Passed::Done),
+            Some(snapshot) => {
+                target.count(snapshot);
+                let mut tell = |target: &Target, plan: &Plan| tell_plan(target, plan, &mut told);
+                target.pass(snapshot, Hold::Keep, &[], &stop, &mut tell).await
+            }
         };
         let passed_at = Instant::now();
         let wait = match passed {
-            Ok(()) => {
+            Ok(passed) => {
                 pause = BACK_OFF.0;
                 if let Some(before) = told.trouble.take() {
                     info!("target {}: well again; it was: {before}", target.config.name);
                 }
-                target.config.check_interval
+                let again = Some(BACK_OFF.0).filter(|_| passed == Passed::Unfinished);
+                let due = target.next_due().into_iter().chain(again).min();
+                due.unwrap_or(Duration::MAX).min(target.config.check_interval)
             }
             Err(failure) => {
                 let text = chain(&failure);
@@ -145,7 +152,12 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
                 }
                 told.trouble = Some(text);
                 pause = (pause * 2).min(BACK_OFF.1);
-                pause / 2
+                // Who stands by looks no less often for the fence to be released.
+                let longest = match failure.is_standby() {
+                    true => target.config.check_interval,
+                    false => BACK_OFF.1,
+                };
+                (pause / 2).min(longest)
             }
         };
         let failing = told.trouble.is_some();
@@ -169,49 +181,15 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
     target.give_back().await;
 }
 
-/// Reads, plans, writes, verifies.
-async fn pass(
-    target: &mut Target,
-    snapshot: &Snapshot,
-    stop: &watch::Receiver<bool>,
-    told: &mut Told,
-) -> Result<(), TargetError> {
-    if target.doubt {
-        target.raise_epoch(Hold::Keep).await?;
-    }
-    target.read(&snapshot.zone).await?;
-    target.may_publish(Until::Run)?;
-    loop {
-        let plan = target.plan(snapshot, &[]);
-        tell_plan(target, &plan, told);
-        if plan.approved.is_empty() && target.holds_fence() {
-            target.settle(&snapshot.zone);
-            return Ok(());
-        }
-        let started = Instant::now();
-        let changes = plan.approved.changes().len();
-        match target.apply(plan.approved, Hold::Keep, stop).await? {
-            Applied::PlanAgain => target.read(&snapshot.zone).await?,
-            Applied::Stopped => return Ok(()),
-            Applied::Done => {
-                let millis = started.elapsed().as_millis();
-                info!(target = target.config.name, rrsets = changes, millis, "published");
-                return target.verify(&snapshot.zone).await;
-            }
-        }
-    }
-}
-
 /// Says what is held or not ours, when that is new.
 fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
     let name = &target.config.name;
-    let held = plan.held.as_ref().map(|held| held.id);
-    if let Some(set) = plan.held.as_ref().filter(|_| told.held != held) {
+    let held: Vec<Option<PlanId>> = plan.held.iter().map(|held| held.id).collect();
+    for set in plan.held.iter().filter(|set| !told.held.contains(&set.id)) {
+        let (count, why) = (set.entries.len(), set.why);
         warn!(
-            "target {name}: {} records were there before us and are held: see `mesozone diff`; stop \
-             this process and `mesozone sync --approve {}` removes them",
-            set.records.len(),
-            set.id
+            "target {name}: {count} removals are held: {why}; `mesozone diff` shows them; to have \
+             them removed, stop this process and run `mesozone sync --approve ID`"
         );
     }
     if told.blocked != plan.blocked.len() {
@@ -221,6 +199,9 @@ fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
             plan.blocked.len(),
             each.collect::<Vec<_>>().join(", ")
         );
+    }
+    if plan.held.is_empty() && !told.held.is_empty() {
+        info!("target {name}: nothing is held any more");
     }
     told.held = held;
     told.blocked = plan.blocked.len();

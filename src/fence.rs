@@ -172,6 +172,8 @@ pub struct Claim {
     pub until: Until,
     /// The fence this process held last.
     pub held: Option<Fence>,
+    /// Whose fence an operator lets us replace.
+    pub take_over: Option<Owner>,
 }
 
 /// Why somebody else publishes.
@@ -179,11 +181,16 @@ pub struct Claim {
 pub enum FenceError {
     #[error(
         "the fence belongs to the owner \"{0}\", not to \"{1}\": two configurations publish into \
-         the same space"
+         the same space; if that one is gone, `sync --take-over {0}`"
     )]
     ForeignOwner(Owner, Owner),
-    #[error("another process of the same owner holds the fence: {0}")]
+    #[error(
+        "another process of the same owner holds the fence: {0}; if it is a `run`, it publishes \
+         by itself; if it is gone, `sync --take-over {owner}`", owner = .0.owner
+    )]
     Held(Fence),
+    #[error("the fence belongs to the owner \"{0}\", not to \"{1}\", as --take-over says")]
+    OtherOwner(Owner, Owner),
     #[error(
         "the TXT records at the fence's name are not one fence: {0:?}; remove them if nobody \
          else needs them"
@@ -210,8 +217,18 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         Found::Other(records) => return Err(FenceError::NoFence(records.clone())),
         Found::Fence(found) => found,
     };
-    if found.owner != claim.owner {
-        return Err(FenceError::ForeignOwner(found.owner.clone(), claim.owner.clone()));
+    match &claim.take_over {
+        Some(owner) if *owner != found.owner && found.owner != claim.owner => {
+            return Err(FenceError::OtherOwner(found.owner.clone(), owner.clone()));
+        }
+        // What another owner adopted is not adopted by us.
+        Some(_) if found.owner != claim.owner => {
+            return Ok(take(found.epoch + 1, Adoption::FirstContact));
+        }
+        None if found.owner != claim.owner => {
+            return Err(FenceError::ForeignOwner(found.owner.clone(), claim.owner.clone()));
+        }
+        _ => {}
     }
     if found.instance == claim.instance && found.until != Until::Released {
         return Ok(found.clone());
@@ -223,7 +240,8 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         Until::Time(time) => time < now,
         Until::Run => false,
     };
-    match free || starting_run || found.epoch < held_epoch {
+    let forced = claim.take_over.as_ref() == Some(&found.owner) && claim.held.is_none();
+    match free || starting_run || forced || found.epoch < held_epoch {
         true => Ok(take(found.epoch.max(held_epoch) + 1, found.adoption)),
         false => Err(FenceError::Held(found.clone())),
     }
@@ -269,8 +287,20 @@ mod tests {
 
     #[track_caller]
     fn check(found: Found, until: Until, held: Option<Fence>, expected: Result<u64, &str>) {
+        check_over(found, until, held, None, expected);
+    }
+
+    #[track_caller]
+    fn check_over(
+        found: Found,
+        until: Until,
+        held: Option<Fence>,
+        take_over: Option<&str>,
+        expected: Result<u64, &str>,
+    ) {
         let owner = Owner::parse("a").unwrap();
-        let claim = Claim { owner, instance: Instance(1), until, held };
+        let take_over = take_over.map(|owner| Owner::parse(owner).unwrap());
+        let claim = Claim { owner, instance: Instance(1), until, held, take_over };
         let taken = next(&found, &claim, 1_000).map(|fence| fence.epoch);
         assert_eq!(
             taken.map_err(|error| error.to_string()[..10].to_owned()),
@@ -300,5 +330,23 @@ mod tests {
         check(found("a", 2, Until::Run), Until::Run, Some(fence("a", 1, 9, Until::Run)), Ok(10));
         check(found("b", 2, Until::Released), sync, None, Err("the fence "));
         check(Found::Other(Vec::new()), sync, None, Err("the TXT re"));
+    }
+
+    #[test]
+    fn a_take_over_replaces_exactly_the_owner_it_names() {
+        let sync = Until::Time(1_300);
+        let found = |owner, until| Found::Fence(fence(owner, 2, 5, until));
+        check_over(found("b", Until::Run), sync, None, Some("b"), Ok(6));
+        check_over(found("c", Until::Released), sync, None, Some("b"), Err("the fence "));
+        check_over(found("a", Until::Run), sync, None, Some("a"), Ok(6));
+        check_over(found("a", Until::Run), sync, None, Some("b"), Err("another pr"));
+        check_over(found("a", Until::Released), sync, None, Some("b"), Ok(6));
+        check_over(Found::Absent, sync, None, Some("b"), Ok(1));
+        check_over(Found::Other(Vec::new()), sync, None, Some("b"), Err("the TXT re"));
+        let owner = Owner::parse("a").unwrap();
+        let take_over = Owner::parse("b").ok();
+        let claim = Claim { owner, instance: Instance(1), until: sync, held: None, take_over };
+        let taken = next(&found("b", Until::Run), &claim, 1_000).unwrap();
+        assert_eq!(taken.adoption, Adoption::FirstContact, "what they adopted is not ours");
     }
 }

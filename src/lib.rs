@@ -30,12 +30,17 @@
 //! - [`fence`]: the record that says who publishes
 //! - [`scope`]: which RRsets are ours
 //! - [`current`]: what a server has
+//! - [`cut`]: RRsets larger than a server takes
+//! - [`mark`]: how much may go at once
+//! - [`held`]: removals that wait for an approval
+//! - [`quarantine`]: names that a server refuses
 //! - [`plan`]: what would change, and what of it may
 //! - [`report`]: plans for people and programs
 //! - [`update`]: approved changes into messages, RFC 2136
 //! - [`pace`]: how many messages at a time
 //! - [`transfer`]: AXFR and IXFR
 //! - [`reading`]: what a transfer tells of our space
+//! - [`drift`]: what others change in our space
 //! - [`answer`]: a question into its answer
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
@@ -53,7 +58,10 @@
 //! - [`follow`]: readings, events and polls in their order
 //! - [`connection`]: one TCP connection to a name server
 //! - [`target`]: one zone on one name server
+//! - [`mirror`]: reading that zone, and verifying it
 //! - [`publish`]: carrying out a plan there
+//! - [`sift`]: finding the names that a server refuses
+//! - [`pass`]: reading, planning, writing and verifying once
 //! - [`server`]: the bundled server's sockets
 //! - [`daemon`]: what `run` runs
 //! - [`cli`]: the commands
@@ -71,20 +79,27 @@ pub mod config;
 pub mod connection;
 pub mod course;
 pub mod current;
+pub mod cut;
 pub mod daemon;
+pub mod drift;
 pub mod election;
 pub mod events;
 pub mod fence;
 pub mod follow;
+pub mod held;
 pub mod http;
 pub mod label;
 pub mod live;
+pub mod mark;
 pub mod masters;
 pub mod mesos;
+pub mod mirror;
 pub mod name;
 pub mod pace;
+pub mod pass;
 pub mod plan;
 pub mod publish;
+pub mod quarantine;
 pub mod reading;
 pub mod recordio;
 pub mod records;
@@ -95,6 +110,7 @@ pub mod scope;
 pub mod secret;
 pub mod server;
 pub mod setting;
+pub mod sift;
 pub mod snapshot;
 pub mod splitter;
 pub mod state;

@@ -110,6 +110,24 @@ impl Word for Span {
     }
 }
 
+/// "20%", or "off" for none.
+pub(crate) struct Percentage;
+
+impl Word for Percentage {
+    type Value = Option<u32>;
+    fn read(text: &str) -> Result<Option<u32>, String> {
+        let wrong = || format!("{text:?} is no share: write it as \"20%\", or \"off\"");
+        match text.strip_suffix('%') {
+            None if text == "off" => Ok(None),
+            None => Err(wrong()),
+            Some(number) => match number.parse() {
+                Ok(percent @ 0..=100) => Ok(Some(percent)),
+                _ => Err(wrong()),
+            },
+        }
+    }
+}
+
 /// A duration above zero: how often something is done.
 pub(crate) struct Interval;
 
