@@ -60,10 +60,12 @@ impl Site {
             true => more.replacen("[zone]", "[zone]\nhold_down = \"0s\"", 1),
             false => format!("[zone]\nhold_down = \"0s\"\n{more}"),
         };
+        // And so does one that waits for an approval of what would go.
+        let limit = if target.contains("max_shrink") { "" } else { "max_shrink = \"off\"\n" };
         let text = format!(
             "[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n\
              [[target]]\nname = \"lab\"\nserver = \"{server}\"\ntsig_key_file = \"{key}\"\n\
-             check_interval = \"1s\"\n{target}\n{more}\n"
+             check_interval = \"1s\"\n{limit}{target}\n{more}\n"
         );
         std::fs::write(self.config(), text).unwrap();
     }
