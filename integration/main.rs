@@ -4,6 +4,7 @@ mod asking;
 mod cases;
 mod documents;
 mod failover;
+mod faulty;
 mod following;
 mod harness;
 mod hunting;
