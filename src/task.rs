@@ -496,6 +496,24 @@ fn port_ranges(text: &str, faults: &mut Vec<Fault>) -> Vec<(i64, i64)> {
             _ => faults.push(Fault(format!("{part:?} is no range of ports"))),
         }
     }
+    // A port told twice makes its records once: a long list of all ports is not to cost the memory
+    // of each.
+    joined(ranges, |next, last| next.0 <= last.1)
+}
+
+/// The ranges in order, each with those that belong to it in one.
+fn joined(
+    mut ranges: Vec<(i64, i64)>,
+    belongs: impl Fn(&(i64, i64), &(i64, i64)) -> bool,
+) -> Vec<(i64, i64)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let one = belongs(next, last);
+        if one {
+            last.1 = last.1.max(next.1);
+        }
+        one
+    });
     ranges
 }
 
@@ -503,16 +521,8 @@ fn port_ranges(text: &str, faults: &mut Vec<Fault>) -> Vec<(i64, i64)> {
 fn listed_ports(resources: &[RawResource<'_>]) -> Vec<(i64, i64)> {
     let ports = resources.iter().filter(|resource| resource.name.0 == "ports");
     let ranges = ports.filter_map(|resource| resource.ranges.as_ref()).flat_map(|r| &r.range);
-    let mut ranges: Vec<(i64, i64)> = ranges.map(|range| (range.begin, range.end)).collect();
-    ranges.sort_unstable();
-    ranges.dedup_by(|next, last| {
-        let joined = next.0 <= last.1.saturating_add(1);
-        if joined {
-            last.1 = last.1.max(next.1);
-        }
-        joined
-    });
-    ranges
+    let ranges = ranges.map(|range| (range.begin, range.end)).collect();
+    joined(ranges, |next, last| next.0 <= last.1.saturating_add(1))
 }
 
 #[cfg(test)]
@@ -533,6 +543,8 @@ mod tests {
         check_ports(" x [ 5-6 , 7-7 ] junk [9-9]", &[(5, 6), (7, 7)], 0);
         check_ports("[a-2, 3-b, 12-12]", &[(12, 12)], 2);
         check_ports("[1-2-3]", &[], 1);
+        check_ports("[9-9, 1-65535, 5-6, 1-65535]", &[(1, 65535)], 0);
+        check_ports("[9-3, 4-8]", &[(4, 8), (9, 3)], 0);
         check_ports("[]", &[], 0);
         check_ports("", &[], 0);
         check_ports("31000-31003", &[], 1);

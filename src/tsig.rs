@@ -15,6 +15,8 @@ use crate::wire::{CLASS_ANY, HEADER_LEN, Header, Rcode, Reader, WireError};
 
 /// Seconds a signature's time may be off, RFC 8945, section 10.
 pub const FUDGE: u16 = 300;
+/// No algorithm's name is longer.
+const ALGORITHM_SHOWN_MAX: usize = 20;
 /// How many messages of a transfer may go unsigned between signed ones, RFC 8945, section 5.3.1.
 pub const UNSIGNED_MAX: usize = 99;
 
@@ -94,8 +96,8 @@ pub enum KeyError {
     #[error("no `{0}` statement in the key")]
     Missing(&'static str),
     #[error(
-        "algorithm `{0}` is not one of hmac-sha1, hmac-sha224, hmac-sha256, hmac-sha384, \
-         hmac-sha512, or one of these cut to a number of bits (hmac-sha256-128)"
+        "{0} is not one of hmac-sha1, hmac-sha224, hmac-sha256, hmac-sha384, hmac-sha512, or one \
+         of these cut to a number of bits (hmac-sha256-128)"
     )]
     Algorithm(String),
     #[error("the secret is not base64")]
@@ -134,8 +136,15 @@ impl Key {
     }
 
     fn new(name: Name, algorithm: &str, secret: &str) -> Result<Key, KeyError> {
-        let unknown = || KeyError::Algorithm(algorithm.to_owned());
         let lower = algorithm.trim_end_matches('.').to_ascii_lowercase();
+        // Where a word is missing, the secret may stand in its place.
+        let unknown = || {
+            let is_name = lower.starts_with("hmac-") && lower.len() <= ALGORITHM_SHOWN_MAX;
+            KeyError::Algorithm(match is_name {
+                true => format!("algorithm `{lower}`"),
+                false => "the algorithm".to_owned(),
+            })
+        };
         let (algorithm, bits) = Algorithm::ALL
             .iter()
             .find_map(|(text, found)| Some((*found, lower.strip_prefix(text)?)))
@@ -508,8 +517,10 @@ mod tests {
         check_key(&plain.repeat(2), Err(KeyError::TwoKeys));
         for bad in ["hmac-md5", "hmac-sha256-64", "hmac-sha256-129", "hmac-sha256x"] {
             let text = plain.replace("hmac-sha256", bad);
-            check_key(&text, Err(KeyError::Algorithm(bad.to_owned())));
+            check_key(&text, Err(KeyError::Algorithm(format!("algorithm `{bad}`"))));
         }
+        let misplaced = "key k { algorithm qvn1CquTPVExE7; secret hmac-sha256; };";
+        check_key(misplaced, Err(KeyError::Algorithm("the algorithm".to_owned())));
     }
 
     /// Signs with us, answers with `domain` as the server, verifies with us.

@@ -13,6 +13,9 @@ pub const HEADER_LEN: usize = 12;
 /// The most octets of a message over TCP.
 pub const MESSAGE_MAX: usize = 65_535;
 
+/// No name has more labels, and each pointer on the way to one leads to at least a label.
+const POINTERS_MAX: usize = NAME_MAX / 2;
+
 pub const CLASS_IN: u16 = 1;
 pub const CLASS_NONE: u16 = 254;
 pub const CLASS_ANY: u16 = 255;
@@ -64,7 +67,7 @@ impl std::fmt::Debug for Rcode {
 pub enum WireError {
     #[error("message cut short")]
     Short,
-    #[error("compression pointer that does not point back")]
+    #[error("compression pointer that does not point back, or one of too many")]
     Pointer,
     #[error("label of an unknown kind")]
     LabelKind,
@@ -224,11 +227,11 @@ impl<'m> Reader<'m> {
     }
 
     /// A name, its compression followed (RFC 1035, section 4.1.4): pointers only ever go back,
-    /// so reading ends.
+    /// so reading ends, and soon: a message may be full of names that share a row of them.
     pub fn name(&mut self) -> Result<Name, WireError> {
         let mut labels: Vec<&'m [u8]> = Vec::with_capacity(8);
         let (mut at, mut floor, mut octets) = (self.at, self.at, 1);
-        let mut end = None;
+        let (mut end, mut pointers) = (None, 0);
         loop {
             let length = *self.message.get(at).ok_or(WireError::Short)?;
             match length {
@@ -246,7 +249,8 @@ impl<'m> Reader<'m> {
                     let low = *self.message.get(at + 1).ok_or(WireError::Short)?;
                     end.get_or_insert(at + 2);
                     at = usize::from(u16::from_be_bytes([length & 0x3f, low]));
-                    if at >= floor {
+                    pointers += 1;
+                    if at >= floor || pointers > POINTERS_MAX {
                         return Err(WireError::Pointer);
                     }
                     floor = at;
@@ -485,6 +489,16 @@ mod tests {
         let looping = [&[0; 12][..], &[0xc0, 12]].concat();
         let mut reader = Reader { message: &looping, at: 12 };
         assert_eq!(reader.name(), Err(WireError::Pointer));
+    }
+
+    #[test]
+    fn a_row_of_pointers_is_as_long_as_a_name_can_be() {
+        // An empty name, then each pointer at the one before it.
+        let row: Vec<u8> = (0..200_u16).flat_map(|at| (0xc000 | (2 * at)).to_be_bytes()).collect();
+        let row = [&[0, 0][..], &row].concat();
+        let read = |pointers: usize| Reader { message: &row, at: 2 * pointers }.name();
+        assert_eq!(read(127), Ok(Name::root()));
+        assert_eq!(read(128), Err(WireError::Pointer));
     }
 
     fn some_name() -> impl Strategy<Value = Name> {
