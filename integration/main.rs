@@ -17,4 +17,5 @@ mod simulated;
 mod simulated_master;
 mod site;
 mod tidy;
+mod tls;
 mod zookeeper;

@@ -19,6 +19,7 @@ use crate::rr::{Rdata, Serial};
 use crate::scope::Foreign;
 use crate::secret::Keys;
 use crate::snapshot::Snapshot;
+use crate::tls::Tls;
 use crate::transfer::{Ask, Item, Outcome, TransferError};
 use crate::update::Limits;
 use crate::wire::Rcode;
@@ -110,6 +111,7 @@ fn update_hint(rcode: Rcode) -> &'static str {
 pub struct Target {
     pub config: config::Target,
     pub(crate) keys: Keys,
+    tls: Option<Tls>,
     instance: Instance,
     fence_name: Name,
     pub(crate) connection: Option<Connection>,
@@ -138,7 +140,7 @@ pub struct Target {
 impl Target {
     pub fn new(
         config: config::Target,
-        keys: Keys,
+        (keys, tls): (Keys, Option<Tls>),
         instance: Instance,
     ) -> Result<Target, NameError> {
         let rrset_limit = match config.rrset_max {
@@ -154,6 +156,7 @@ impl Target {
             fence_name: fence::name(&config.scope.domain)?,
             config,
             keys,
+            tls,
             instance,
             connection: None,
             view: None,
@@ -281,7 +284,7 @@ impl Target {
 
     pub(crate) async fn connect(&mut self) -> Result<&mut Connection, TargetError> {
         if self.connection.is_none() {
-            let opened = Connection::open(&self.config.server).await;
+            let opened = Connection::open(&self.config.server, self.tls.as_ref()).await;
             self.connection = Some(opened.map_err(|cause| self.error(Step::Connect, cause))?);
         }
         Ok(self.connection.as_mut().expect("opened just now if it was not"))
