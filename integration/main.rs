@@ -13,6 +13,7 @@ mod publishing;
 mod quickstart;
 mod running;
 mod server;
+mod signed;
 mod simulated;
 mod simulated_master;
 mod site;
