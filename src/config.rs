@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::cluster::Endpoint;
@@ -17,7 +18,8 @@ use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
 use crate::scope::{Pattern, Scope};
 use crate::setting::{
-    Domain, Interval, IpSources, Percentage, Seconds, ServerAddress, Span, Text, Way,
+    CertificateName, Domain, Interval, IpSources, Percentage, Seconds, ServerAddress, Span, Text,
+    Transport, Way, Word,
 };
 pub use crate::setting::{Ensemble, Master, Scheme, Watch};
 
@@ -95,6 +97,8 @@ pub struct Target {
     pub name: String,
     /// The primary; its port is always there.
     pub server: Endpoint,
+    /// None: plain TCP.
+    pub tls: Option<Trust>,
     pub scope: Scope,
     pub update_key: Secret,
     pub transfer_key: Secret,
@@ -105,6 +109,15 @@ pub struct Target {
     pub check_interval: Duration,
     pub batch_window: Duration,
     pub rrset_max: RrsetMax,
+}
+
+/// Who a server has to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trust {
+    /// Authorities, in PEM.
+    pub ca_file: PathBuf,
+    /// What its certificate is for.
+    pub name: ServerName<'static>,
 }
 
 /// How many records of an RRset are published.
@@ -145,6 +158,12 @@ pub enum ConfigError {
     NoKey(String),
     #[error("target {0:?}: give transfer_key_file or transfer_key_env, not both")]
     TwoTransferKeys(String),
+    #[error("target {0:?}: transport = \"tls\" needs ca_file, the certificates to trust")]
+    NoTargetCa(String),
+    #[error("target {0:?}: ca_file and tls_name are for transport = \"tls\"")]
+    NoTls(String),
+    #[error("target {target:?}: no certificate is for {host:?}: give tls_name, the name in it")]
+    NoCertificateName { target: String, host: String },
     #[error(
         "[mesos] auth: give principal and secret_file (or secret_env), or header_file (or \
          header_env)"
@@ -305,6 +324,10 @@ struct RawTarget {
     name: String,
     server: Text<ServerAddress>,
     zone: Option<Text<Domain>>,
+    #[serde(default = "by_tcp")]
+    transport: Text<Transport>,
+    ca_file: Option<PathBuf>,
+    tls_name: Option<Text<CertificateName>>,
     tsig_key_file: Option<PathBuf>,
     tsig_key_env: Option<String>,
     transfer_key_file: Option<PathBuf>,
@@ -434,12 +457,32 @@ impl RawAuth {
 }
 
 impl RawTarget {
+    /// Whom to trust, where TLS is wanted.
+    fn trust(&mut self) -> Result<Option<Trust>, ConfigError> {
+        let target = || self.name.clone();
+        let name = self.tls_name.take().map(|name| name.0);
+        match (self.transport.0, self.ca_file.take()) {
+            (Transport::Tcp, None) if name.is_none() => Ok(None),
+            (Transport::Tcp, _) => Err(ConfigError::NoTls(target())),
+            (Transport::Tls, None) => Err(ConfigError::NoTargetCa(target())),
+            (Transport::Tls, Some(ca_file)) => {
+                let host = self.server.0.host.to_string();
+                let name = name.map_or_else(|| CertificateName::read(&host), Ok);
+                let name =
+                    name.map_err(|_| ConfigError::NoCertificateName { target: target(), host })?;
+                Ok(Some(Trust { ca_file, name }))
+            }
+        }
+    }
+
     fn check(
-        self,
+        mut self,
         domain: &Name,
         owner: &Owner,
         hold_down: Duration,
     ) -> Result<Target, ConfigError> {
+        let tls = self.trust()?;
+        let port = self.server.0.port.or(Some(self.transport.0.port()));
         let name = self.name;
         let zone = self.zone.map_or_else(|| domain.clone(), |zone| zone.0);
         if !domain.is_within(&zone) {
@@ -456,7 +499,8 @@ impl RawTarget {
         let transfer_key = secret(self.transfer_key_file, self.transfer_key_env)
             .map_err(|()| ConfigError::TwoTransferKeys(name.clone()))?;
         Ok(Target {
-            server: self.server.0.0,
+            server: Endpoint { port, ..self.server.0 },
+            tls,
             scope: Scope { zone, domain: domain.clone(), owner: owner.clone(), protect },
             transfer_key: transfer_key.unwrap_or_else(|| update_key.clone()),
             update_key,
@@ -533,6 +577,10 @@ fn twenty() -> usize {
     20
 }
 
+fn by_tcp() -> Text<Transport> {
+    Text(Transport::Tcp)
+}
+
 fn by_stream() -> Text<Watch> {
     Text(Watch::Stream)
 }
@@ -583,6 +631,29 @@ mod tests {
         let server = server.server.unwrap();
         assert_eq!(server.rname.to_string(), "root.ns1.mesos.");
         assert_eq!(server.name_servers.keys().next().unwrap().to_string(), "ns1.mesos.");
+    }
+
+    #[test]
+    fn tls_to_a_target_needs_an_authority_and_has_its_own_port() {
+        let by_tls =
+            |more: &str| target(&format!("transport = \"tls\"\nca_file = \"ca.pem\"\n{more}"));
+        let trust = |text: &str| {
+            let target = Config::parse(text).unwrap().targets.remove(0);
+            (target.server.port.unwrap(), target.tls.unwrap().name.to_str().into_owned())
+        };
+        assert_eq!(trust(&by_tls("")), (853, "10.0.0.53".to_owned()));
+        let named = by_tls("tls_name = \"ns1.example.\"");
+        assert_eq!(trust(&named), (853, "ns1.example".to_owned()));
+        let elsewhere = by_tls("").replace("10.0.0.53", "ns2.example:54");
+        assert_eq!(trust(&elsewhere), (54, "ns2.example".to_owned()));
+        let ipv6 = by_tls("").replace("10.0.0.53", "[2001:db8::53]");
+        assert_eq!(trust(&ipv6), (853, "2001:db8::53".to_owned()));
+        check_refused(&target("transport = \"tls\""), "needs ca_file");
+        check_refused(&target("ca_file = \"ca.pem\""), "are for transport = \"tls\"");
+        check_refused(&target("tls_name = \"ns1.example\""), "are for transport = \"tls\"");
+        check_refused(&target("transport = \"udp\""), "neither \"tcp\" nor \"tls\"");
+        check_refused(&by_tls("tls_name = \"a b\""), "write a host name or an IP address");
+        check_refused(&by_tls("").replace("10.0.0.53", "ns 1"), "give tls_name");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
 use crate::snapshot::Snapshot;
 use crate::target::{Hold, Target};
+use crate::tls::{Tls, TrustError};
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -41,6 +42,8 @@ pub enum StartError {
     Setup(#[from] SetupError),
     #[error("target {0:?}")]
     Secret(String, #[source] SecretError),
+    #[error("target {0:?}")]
+    Trust(String, #[source] TrustError),
     #[error("target {0:?}: no room for the fence's name")]
     Name(String, #[source] NameError),
     #[error(transparent)]
@@ -54,7 +57,10 @@ pub fn targets(config: &Config) -> Result<Vec<Target>, StartError> {
         let keys = secret::keys(target).map_err(|error| StartError::Secret(name(), error))?;
         // Each of its own: two targets may be one zone by different keys.
         let instance = Instance(random());
-        Target::new(target.clone(), keys, instance).map_err(|error| StartError::Name(name(), error))
+        let tls = target.tls.as_ref().map(Tls::new).transpose();
+        let tls = tls.map_err(|error| StartError::Trust(name(), error))?;
+        Target::new(target.clone(), (keys, tls), instance)
+            .map_err(|error| StartError::Name(name(), error))
     };
     config.targets.iter().map(open).collect()
 }

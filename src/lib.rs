@@ -56,7 +56,8 @@
 //! - [`watch`]: what they tell into snapshots
 //! - [`course`]: what they are asked next, and when
 //! - [`follow`]: readings, events and polls in their order
-//! - [`connection`]: one TCP connection to a name server
+//! - [`tls`]: whom a target trusts
+//! - [`connection`]: one connection to a name server, over TCP or TLS
 //! - [`target`]: one zone on one name server
 //! - [`mirror`]: reading that zone, and verifying it
 //! - [`publish`]: carrying out a plan there
@@ -118,6 +119,7 @@ pub mod stream;
 pub mod tally;
 pub mod target;
 pub mod task;
+pub mod tls;
 pub mod transfer;
 pub mod tsig;
 pub mod unknown;

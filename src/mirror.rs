@@ -155,7 +155,7 @@ impl Target {
 
     pub(crate) async fn connect(&mut self) -> Result<&mut Connection, TargetError> {
         if self.connection.is_none() {
-            let opened = Connection::open(&self.config.server).await;
+            let opened = Connection::open(&self.config.server, self.tls.as_ref()).await;
             self.connection = Some(opened.map_err(|cause| self.error(Step::Connect, cause))?);
         }
         Ok(self.connection.as_mut().expect("opened just now if it was not"))

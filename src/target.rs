@@ -23,6 +23,7 @@ use crate::rr::Rdata;
 use crate::scope::Foreign;
 use crate::secret::Keys;
 use crate::snapshot::Snapshot;
+use crate::tls::Tls;
 use crate::update::Limits;
 use crate::wire::Rcode;
 use crate::zone::Zone;
@@ -160,6 +161,7 @@ impl TargetError {
 pub struct Target {
     pub config: config::Target,
     pub(crate) keys: Keys,
+    pub(crate) tls: Option<Tls>,
     instance: Instance,
     fence_name: Name,
     pub(crate) connection: Option<Connection>,
@@ -201,7 +203,7 @@ pub struct Target {
 impl Target {
     pub fn new(
         config: config::Target,
-        keys: Keys,
+        (keys, tls): (Keys, Option<Tls>),
         instance: Instance,
     ) -> Result<Target, NameError> {
         let rrset_limit = match config.rrset_max {
@@ -217,6 +219,7 @@ impl Target {
             fence_name: fence::name(&config.scope.domain)?,
             config,
             keys,
+            tls,
             instance,
             connection: None,
             view: None,
