@@ -1,18 +1,20 @@
 //! `mesozone run`: one task follows the masters and publishes snapshots, one task a target makes its
 //! zone follow them.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::answer::Authority;
+use crate::candidacy::{self, Candidacy, Resignation, Standing};
 use crate::config::{self, Config};
 use crate::connection::random;
-use crate::fence::{Instance, Until};
+use crate::fence::{Instance, Mandate, Until};
 use crate::follow::{self, stopped};
 use crate::http::SetupError;
 use crate::masters::Masters;
@@ -30,6 +32,9 @@ use crate::target::{Target, TargetError};
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// How long a stop waits for the fences to be released before another is elected.
+const RESIGN_AFTER: Duration = Duration::from_secs(5);
+
 /// The newest snapshot; none before the first.
 pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
 
@@ -40,6 +45,8 @@ pub enum StartError {
     Setup(#[from] SetupError),
     #[error("target {0:?}")]
     Secret(String, #[source] SecretError),
+    #[error("[ha] election_auth_file")]
+    ElectionAuth(#[source] SecretError),
     #[error("target {0:?}: no room for the fence's name")]
     Name(String, #[source] NameError),
     #[error(transparent)]
@@ -86,6 +93,7 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
     let masters = Masters::new(&config.mesos)?;
+    let (candidacy, resignation) = stand(config)?.unzip();
     let (publisher, latest) = watch::channel(None);
     let mut tasks = JoinSet::new();
     if let Some(server) = &config.server {
@@ -100,15 +108,33 @@ pub async fn run(
         }));
     }
     for target in targets {
-        tasks.spawn(keep(target, latest.clone(), stop.clone()));
+        tasks.spawn(keep(target, latest.clone(), candidacy.clone(), stop.clone()));
     }
     follow::follow(config, masters, publisher, stop).await;
+    if let Some(resignation) = resignation {
+        // The fences first, so that the next one finds them free. A server in trouble keeps no
+        // other target from being followed.
+        let _ = timeout(RESIGN_AFTER, finish(&mut tasks)).await;
+        resignation.hand_in().await;
+    }
+    finish(&mut tasks).await;
+    Ok(())
+}
+
+/// Stands for election where that is configured.
+fn stand(config: &Config) -> Result<Option<(Candidacy, Resignation)>, StartError> {
+    let Some(election) = &config.election else { return Ok(None) };
+    let auth = election.auth.as_ref().map(secret::pair).transpose();
+    let auth = auth.map_err(StartError::ElectionAuth)?;
+    Ok(Some(candidacy::stand(election.ensemble.clone(), auth, config.owner.clone())))
+}
+
+async fn finish(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
             error!("a task ended: {panic}");
         }
     }
-    Ok(())
 }
 
 /// What a target told last, so that it is told once.
@@ -119,15 +145,35 @@ struct Told {
     blocked: usize,
 }
 
-/// Makes one target follow the snapshots.
-async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<bool>) {
+/// Makes one target follow the snapshots, while we are elected if there is an election.
+async fn keep(
+    mut target: Target,
+    mut latest: Latest,
+    mut candidacy: Option<Candidacy>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut pause = BACK_OFF.0;
     let mut told = Told::default();
+    let mut stood = None;
     while !*stop.borrow() {
         let snapshot = latest.borrow_and_update().clone();
+        let standing = candidacy.as_mut().map(Candidacy::standing);
+        if standing != stood {
+            (told, pause) = (Told::default(), BACK_OFF.0);
+            if standing != Some(Standing::CutOff) {
+                target.start_over();
+            }
+            stood = standing;
+        }
+        target.give(mandate(standing));
         let passed = match &snapshot {
             None => Ok(()),
-            Some(snapshot) => pass(&mut target, snapshot, &stop, &mut told).await,
+            Some(snapshot) if standing == Some(Standing::Waiting) => {
+                stand_by(&mut target, snapshot).await
+            }
+            Some(snapshot) => {
+                pass(&mut target, snapshot, candidacy.as_ref(), &stop, &mut told).await
+            }
         };
         let passed_at = Instant::now();
         let wait = match passed {
@@ -162,6 +208,7 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
                     () = stopped(&mut stop) => {}
                 }
             }
+            () = changed(&mut candidacy) => {}
             () = sleep(wait) => {}
             () = stopped(&mut stop) => {}
         }
@@ -169,17 +216,38 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
     target.give_back().await;
 }
 
+async fn changed(candidacy: &mut Option<Candidacy>) {
+    match candidacy {
+        Some(candidacy) => candidacy.changed().await,
+        None => pending().await,
+    }
+}
+
+fn mandate(standing: Option<Standing>) -> Mandate {
+    match standing {
+        None | Some(Standing::Elected(_)) => Mandate::Take,
+        Some(Standing::Waiting | Standing::CutOff) => Mandate::Keep,
+    }
+}
+
+/// Reads the zone once, so that what is wrong there is known before we are elected, and little is
+/// left to read then.
+async fn stand_by(target: &mut Target, snapshot: &Snapshot) -> Result<(), TargetError> {
+    match target.view() {
+        Some(_) => Ok(()),
+        None => target.read(&snapshot.zone).await,
+    }
+}
+
 /// Reads, plans, writes, verifies.
 async fn pass(
     target: &mut Target,
     snapshot: &Snapshot,
+    candidacy: Option<&Candidacy>,
     stop: &watch::Receiver<bool>,
     told: &mut Told,
 ) -> Result<(), TargetError> {
-    if target.doubt {
-        target.raise_epoch(Hold::Keep).await?;
-    }
-    target.read(&snapshot.zone).await?;
+    read(target, snapshot, candidacy).await?;
     target.may_publish(Until::Run)?;
     loop {
         let plan = target.plan(snapshot, &[]);
@@ -191,7 +259,7 @@ async fn pass(
         let started = Instant::now();
         let changes = plan.approved.changes().len();
         match target.apply(plan.approved, Hold::Keep, stop).await? {
-            Applied::PlanAgain => target.read(&snapshot.zone).await?,
+            Applied::PlanAgain => read(target, snapshot, candidacy).await?,
             Applied::Stopped => return Ok(()),
             Applied::Done => {
                 let millis = started.elapsed().as_millis();
@@ -200,6 +268,28 @@ async fn pass(
             }
         }
     }
+}
+
+/// Reads the zone, and has the election confirmed before a fence is taken from whoever holds it:
+/// one who was elected after us has changed what was read before we asked, and keeps it.
+async fn read(
+    target: &mut Target,
+    snapshot: &Snapshot,
+    candidacy: Option<&Candidacy>,
+) -> Result<(), TargetError> {
+    let unconfirmed = candidacy.filter(|_| target.is_starting());
+    if target.doubt && unconfirmed.is_none() {
+        target.raise_epoch(Hold::Keep).await?;
+    }
+    target.read(&snapshot.zone).await?;
+    let Some(candidacy) = unconfirmed else { return Ok(()) };
+    if !candidacy.confirm().await {
+        target.give(Mandate::Keep);
+    } else if target.doubt {
+        target.raise_epoch(Hold::Keep).await?;
+        target.read(&snapshot.zone).await?;
+    }
+    Ok(())
 }
 
 /// Says what is held or not ours, when that is new.

@@ -69,6 +69,15 @@ pub enum Adoption {
     Adopted,
 }
 
+/// What a process may do to a fence that is not its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mandate {
+    /// Take it where that is right.
+    Take,
+    /// Leave it: another may be elected.
+    Keep,
+}
+
 /// The fence's value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fence {
@@ -170,6 +179,7 @@ pub struct Claim {
     pub owner: Owner,
     pub instance: Instance,
     pub until: Until,
+    pub mandate: Mandate,
     /// The fence this process held last.
     pub held: Option<Fence>,
 }
@@ -184,6 +194,8 @@ pub enum FenceError {
     ForeignOwner(Owner, Owner),
     #[error("another process of the same owner holds the fence: {0}")]
     Held(Fence),
+    #[error("the fence is not ours, and nobody knows whether we are elected to take it")]
+    NotElected,
     #[error(
         "the TXT records at the fence's name are not one fence: {0:?}; remove them if nobody \
          else needs them"
@@ -203,6 +215,7 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         until: claim.until,
     };
     let found = match found {
+        Found::Absent if claim.mandate == Mandate::Keep => return Err(FenceError::NotElected),
         Found::Absent => {
             let adoption = claim.held.as_ref().map_or(Adoption::FirstContact, |f| f.adoption);
             return Ok(take(held_epoch + 1, adoption));
@@ -215,6 +228,9 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
     }
     if found.instance == claim.instance && found.until != Until::Released {
         return Ok(found.clone());
+    }
+    if claim.mandate == Mandate::Keep {
+        return Err(FenceError::NotElected);
     }
     // `run` takes the fence at its start whoever has it: the newest wins.
     let starting_run = claim.until == Until::Run && claim.held.is_none();
@@ -269,8 +285,19 @@ mod tests {
 
     #[track_caller]
     fn check(found: Found, until: Until, held: Option<Fence>, expected: Result<u64, &str>) {
+        check_with(Mandate::Take, found, until, held, expected);
+    }
+
+    #[track_caller]
+    fn check_with(
+        mandate: Mandate,
+        found: Found,
+        until: Until,
+        held: Option<Fence>,
+        expected: Result<u64, &str>,
+    ) {
         let owner = Owner::parse("a").unwrap();
-        let claim = Claim { owner, instance: Instance(1), until, held };
+        let claim = Claim { owner, instance: Instance(1), until, mandate, held };
         let taken = next(&found, &claim, 1_000).map(|fence| fence.epoch);
         assert_eq!(
             taken.map_err(|error| error.to_string()[..10].to_owned()),
@@ -300,5 +327,22 @@ mod tests {
         check(found("a", 2, Until::Run), Until::Run, Some(fence("a", 1, 9, Until::Run)), Ok(10));
         check(found("b", 2, Until::Released), sync, None, Err("the fence "));
         check(Found::Other(Vec::new()), sync, None, Err("the TXT re"));
+    }
+
+    #[test]
+    fn who_may_not_take_the_fence_keeps_its_own() {
+        let found = |owner, instance, until| Found::Fence(fence(owner, instance, 5, until));
+        let keep = |found, held: Option<u64>, expected| {
+            let held = held.map(|epoch| fence("a", 1, epoch, Until::Run));
+            check_with(Mandate::Keep, found, Until::Run, held, expected);
+        };
+        let refused = Err("the fence ");
+        keep(found("a", 1, Until::Run), Some(5), Ok(5));
+        keep(Found::Absent, None, refused);
+        keep(Found::Absent, Some(5), refused);
+        keep(found("a", 1, Until::Released), Some(5), refused);
+        keep(found("a", 2, Until::Released), Some(5), refused);
+        keep(found("a", 2, Until::Run), None, refused);
+        keep(found("a", 2, Until::Run), Some(9), refused);
     }
 }

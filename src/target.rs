@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use crate::config::{self, RrsetMax};
 use crate::connection::{Connection, ConnectionError, now, random};
 use crate::current::Current;
-use crate::fence::{self, Adoption, Claim, Fence, FenceError, Found, Instance, Until};
+use crate::fence::{self, Adoption, Claim, Fence, FenceError, Found, Instance, Mandate, Until};
 use crate::name::{Name, NameError};
 use crate::pace::Pace;
 use crate::plan::{self, Gate, Plan, PlanId, RrsetLimit};
@@ -121,6 +121,7 @@ pub struct Target {
     /// Messages accepted since then, each a step of the serial.
     pub(crate) accepted: u32,
     pub(crate) held: Option<Fence>,
+    mandate: Mandate,
     /// Names this process created in a space not adopted yet.
     pub(crate) created: HashSet<Name>,
     pub(crate) pace: Pace,
@@ -161,6 +162,7 @@ impl Target {
             before: None,
             accepted: 0,
             held: None,
+            mandate: Mandate::Take,
             created: HashSet::new(),
             pace: Pace::default(),
             rrset_limit,
@@ -342,8 +344,24 @@ impl Target {
             owner: self.config.scope.owner.clone(),
             instance: self.instance,
             until,
+            mandate: self.mandate,
             held: self.held.clone(),
         }
+    }
+
+    /// What this process may do from now on to a fence that is not its own.
+    pub fn give(&mut self, mandate: Mandate) {
+        self.mandate = mandate;
+    }
+
+    /// Forgets that we held the fence: the next time is as after the start of the process.
+    pub fn start_over(&mut self) {
+        self.held = None;
+    }
+
+    /// Whether the fence was never held since the start.
+    pub fn is_starting(&self) -> bool {
+        self.held.is_none()
     }
 
     /// Whether a publisher of ours may write here now; `run` stands by when not.
