@@ -313,6 +313,7 @@ fn without_zookeeper_the_leader_goes_on_and_nobody_else_begins() {
         // Who starts now knows of no election, and a sync takes no part in one.
         let mut late = lab.candidate();
         late.daemon.says("no contact with any of its servers; standing by");
+        late.daemon.says("state read from");
         late.answers("apart");
         assert_eq!(late.updates().len(), 0);
         drop(late);
@@ -366,6 +367,35 @@ fn a_short_loss_of_zookeeper_changes_nothing() {
     assert_eq!(lab.fence(), fence);
     assert_eq!(candidates[0].daemon.count("WARN"), 0, "{:#?}", candidates[0].daemon.log());
     assert_eq!(candidates[0].daemon.count(": elected"), 1);
+}
+
+#[test]
+fn any_server_of_zookeeper_may_fail() {
+    let mut servers = Server::start_three();
+    let addresses: Vec<String> = servers.iter().map(|server| server.addr().to_string()).collect();
+    let mut lab = Lab::start(Peer::Bind, &servers[0]);
+    lab.election = format!("zk://{}{}", addresses.join(","), lab.path);
+    let mut candidates = lab.candidates::<2>();
+    for at in 0..3 {
+        servers[at].kill();
+        only_one_writes(&lab, &candidates, &format!("without{at}"));
+        servers[at].restart();
+        only_one_writes(&lab, &candidates, &format!("with{at}"));
+    }
+    servers[0].kill();
+    servers[1].kill();
+    until("the quorum is missed", || {
+        candidates
+            .iter_mut()
+            .all(|one| one.daemon.log().iter().any(|line| line.contains("no contact")))
+    });
+    let leader = only_one_writes(&lab, &candidates, "apart");
+    assert_eq!(candidates[1 - leader].updates().len(), 0);
+    servers[1].restart();
+    for candidate in &mut candidates {
+        candidate.daemon.says("standing for election again");
+    }
+    only_one_writes(&lab, &candidates, "together");
 }
 
 #[test]
@@ -479,6 +509,9 @@ fn who_is_elected_no_longer_when_the_zone_is_read_takes_nothing() {
     on_every_peer(|peer| {
         let lab = Lab::start(peer, &zookeeper);
         let [leader, mut second, mut third] = lab.candidates::<3>();
+        for standby in [&mut second, &mut third] {
+            until("it has read the zone", || standby.daemon.count("zone transferred") > 0);
+        }
         // Elected, it asks a name server that does not answer now, and then it is elected no more.
         lab.site.peer.signal("STOP");
         drop(leader);
@@ -489,8 +522,9 @@ fn who_is_elected_no_longer_when_the_zone_is_read_takes_nothing() {
         third.daemon.says(": elected");
         second.stands_by();
         lab.site.peer.signal("CONT");
-        third.wins();
+        third.daemon.says("published");
         second.answers("search");
+        assert!(second.updates().iter().all(|rcode| *rcode == NXRRSET), "{:?}", second.updates());
         assert_eq!(only_one_writes(&lab, &[second, third], "fresh"), 1);
     });
 }

@@ -93,7 +93,6 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
     let masters = Masters::new(&config.mesos)?;
-    let (candidacy, resignation) = stand(config)?.unzip();
     let (publisher, latest) = watch::channel(None);
     let mut tasks = JoinSet::new();
     if let Some(server) = &config.server {
@@ -107,6 +106,7 @@ pub async fn run(
             stopped(&mut stop).await;
         }));
     }
+    let (candidacy, resignation) = stand(config)?.unzip();
     for target in targets {
         tasks.spawn(keep(target, latest.clone(), candidacy.clone(), stop.clone()));
     }
@@ -230,12 +230,12 @@ fn mandate(standing: Option<Standing>) -> Mandate {
     }
 }
 
-/// Reads the zone once, so that what is wrong there is known before we are elected, and little is
-/// left to read then.
+/// Reads the zone, now and then, so that what is wrong there is known before we are elected, and
+/// little is left to read then.
 async fn stand_by(target: &mut Target, snapshot: &Snapshot) -> Result<(), TargetError> {
-    match target.view() {
-        Some(_) => Ok(()),
-        None => target.read(&snapshot.zone).await,
+    match target.is_unread() {
+        true => target.read(&snapshot.zone).await,
+        false => Ok(()),
     }
 }
 
