@@ -123,13 +123,15 @@ impl Candidate {
         self.daemon.says("another mesozone is elected; standing by");
     }
 
-    /// Whether it said last that it is elected, and not that another is.
+    /// Whether it is elected as it said last; none while it stands anew.
     fn told_last(&mut self) -> Option<bool> {
-        self.daemon.log().iter().rev().find_map(|line| match line {
-            line if line.contains(": elected") => Some(true),
-            line if line.contains("another mesozone is elected") => Some(false),
+        let told = |line: &String| match line {
+            line if line.contains(": elected") => Some(Some(true)),
+            line if line.contains("another mesozone is elected") => Some(Some(false)),
+            line if line.contains("somebody removed our node") => Some(None),
             _ => None,
-        })
+        };
+        self.daemon.log().iter().rev().find_map(told).flatten()
     }
 
     /// The rcodes of its updates.
