@@ -3,6 +3,7 @@ mod answering;
 mod asking;
 mod cases;
 mod documents;
+mod election;
 mod failover;
 mod faulty;
 mod following;

@@ -19,14 +19,14 @@ use crate::daemon;
 use crate::fence::{Found, Owner};
 use crate::held::{Approval, PlanId};
 use crate::masters::Masters;
-use crate::pass::Passed;
+use crate::pass::{Order, Passed};
 use crate::plan::Plan;
 use crate::report::{self, About, Style};
 use crate::resolve::Resolver;
 use crate::rr::{Rdata, Ttl};
 use crate::snapshot::{Completeness, Snapshot};
 use crate::state::{State, StateReader};
-use crate::target::{Hold, Target};
+use crate::target::Target;
 use crate::update::{self, FenceStep, Packer};
 use crate::watch::{Reading, Watch};
 use crate::zone::Key;
@@ -548,7 +548,7 @@ async fn sync_pass(
             warn!("target {}: {approve} releases nothing; `diff` shows what is held", about.target);
         }
     };
-    let passed = target.pass(snapshot, Hold::Release, &approvals, stop, &mut tell).await?;
+    let passed = target.pass(snapshot, &Order::sync(&approvals, stop), &mut tell).await?;
     for (name, rcode) in target.refused_names() {
         text += &(report::refusal(name, rcode) + "\n");
         ending = Ending::Changes;

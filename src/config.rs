@@ -31,6 +31,8 @@ pub struct Config {
     /// `run`: a name vanishes this long after the last thing it stands for.
     pub hold_down: Duration,
     pub owner: Owner,
+    /// Where `run` stands for election before it publishes; there are targets then.
+    pub election: Option<Election>,
     pub targets: Vec<Target>,
     pub server: Option<Server>,
 }
@@ -81,6 +83,14 @@ pub enum Auth {
     },
     /// An `Authorization` value, verbatim.
     Header(Secret),
+}
+
+/// Where those of one owner elect the one that publishes.
+#[derive(Clone, Debug)]
+pub struct Election {
+    pub ensemble: Ensemble,
+    /// `user:password`.
+    pub auth: Option<Secret>,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Debug, Deserialize)]
@@ -182,6 +192,21 @@ pub enum ConfigError {
     Password,
     #[error("[mesos]: give zk_auth_file or zk_auth_env, not both")]
     TwoZkAuths,
+    #[error("[ha] election: write it as zk://10.0.0.1:2181,10.0.0.2:2181/mesozone")]
+    NoEnsemble,
+    #[error(
+        "[ha] election: it holds no user and password; put `user:password` into a file and name \
+         it, election_auth_file"
+    )]
+    ElectionPassword,
+    #[error("[ha]: give election_auth_file or election_auth_env, not both")]
+    TwoElectionAuths,
+    #[error(
+        "[ha]: election_auth_file and election_auth_env are for an election, and there is none"
+    )]
+    AuthWithoutElection,
+    #[error("[ha] election: who is elected publishes, and there is no [[target]] to publish into")]
+    ElectionWithoutTarget,
     #[error("[server] listen: at least one address is needed")]
     NoListen,
     #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
@@ -201,15 +226,18 @@ impl Config {
             srv_weight: zone.srv_weight,
             unhealthy: zone.unhealthy.0,
         };
-        let owner = raw.ha.owner.map_or_else(|| Owner::of_domain(&rules.domain), |owner| owner.0);
+        let (owner, election) = raw.ha.check(&rules.domain)?;
         let mut targets = Vec::with_capacity(raw.target.len());
         for target in raw.target {
             targets.push(target.check(&rules.domain, &owner, zone.hold_down.0)?);
         }
         check_distinct(&targets)?;
         let server = raw.server.map(|server| server.check(&rules.domain)).transpose()?;
+        if election.is_some() && targets.is_empty() {
+            return Err(ConfigError::ElectionWithoutTarget);
+        }
         let (mesos, hold_down) = (raw.mesos.check()?, zone.hold_down.0);
-        Ok(Config { mesos, rules, hold_down, owner, targets, server })
+        Ok(Config { mesos, rules, hold_down, owner, election, targets, server })
     }
 
     /// Whether `run` would have anything to do.
@@ -370,6 +398,9 @@ struct RawSoa {
 #[serde(deny_unknown_fields, default)]
 struct RawHa {
     owner: Option<Text<Owner>>,
+    election: Option<Text<Way>>,
+    election_auth_file: Option<PathBuf>,
+    election_auth_env: Option<String>,
 }
 
 impl Default for RawZone {
@@ -511,6 +542,22 @@ impl RawTarget {
             rrset_max: self.rrset_max,
             name,
         })
+    }
+}
+
+impl RawHa {
+    fn check(self, domain: &Name) -> Result<(Owner, Option<Election>), ConfigError> {
+        let owner = self.owner.map_or_else(|| Owner::of_domain(domain), |owner| owner.0);
+        let auth = secret(self.election_auth_file, self.election_auth_env);
+        let auth = auth.map_err(|()| ConfigError::TwoElectionAuths)?;
+        let election = match (self.election.map(|way| way.0), auth) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(ConfigError::AuthWithoutElection),
+            (Some(Way::Ensemble(ensemble)), auth) => Some(Election { ensemble, auth }),
+            (Some(Way::Password), _) => return Err(ConfigError::ElectionPassword),
+            (Some(Way::Master(_)), _) => return Err(ConfigError::NoEnsemble),
+        };
+        Ok((owner, election))
     }
 }
 
@@ -674,6 +721,27 @@ mod tests {
         let text = "[mesos]\nmasters = [\"zk://dns:hunter2@a:2181/mesos\"]\n";
         check_refused(text, "zk_auth_file");
         assert!(!Config::parse(text).unwrap_err().to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn an_election_is_in_zookeeper_and_for_targets() {
+        let with = |ha: &str| target(&format!("[ha]\n{ha}\n"));
+        let zk = "election = \"zk://a,b:2182/mesozone\"";
+        let config = Config::parse(&with(&format!("{zk}\nelection_auth_env = \"E\""))).unwrap();
+        let election = config.election.unwrap();
+        assert_eq!(election.ensemble.to_string(), "zk://a:2181,b:2182/mesozone");
+        assert_eq!(election.auth, Some(Secret::Env("E".to_owned())));
+        assert!(Config::parse(&with(zk)).unwrap().election.unwrap().auth.is_none());
+        let none = format!("{LEAST}[server]\nlisten = [\"127.0.0.1:53\"]\n[ha]\n{zk}\n");
+        check_refused(&none, "no [[target]]");
+        check_refused(&with("election_auth_file = \"f\""), "there is none");
+        let both = "election_auth_file = \"f\"\nelection_auth_env = \"E\"";
+        check_refused(&with(&format!("{zk}\n{both}")), "not both");
+        check_refused(&with("election = \"http://a:2181\""), "zk://10.0.0.1:2181");
+        check_refused(&with("election = \"zk://a\""), "has no path");
+        let password = with("election = \"zk://dns:hunter2@a/mesozone\"");
+        check_refused(&password, "election_auth_file");
+        assert!(!Config::parse(&password).unwrap_err().to_string().contains("hunter2"));
     }
 
     #[test]

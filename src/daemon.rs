@@ -1,24 +1,26 @@
 //! `mesozone run`: one task follows the masters and publishes snapshots, one task a target makes its
 //! zone follow them.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::answer::Authority;
+use crate::candidacy::{self, Candidacy, Resignation, Standing};
 use crate::config::{self, Config};
 use crate::connection::random;
-use crate::fence::Instance;
+use crate::fence::{Instance, Mandate};
 use crate::follow::{self, stopped};
 use crate::held::PlanId;
 use crate::http::SetupError;
 use crate::masters::Masters;
 use crate::name::NameError;
-use crate::pass::Passed;
+use crate::pass::{Order, Passed};
 use crate::plan::Plan;
 use crate::records::Rules;
 use crate::report::chain;
@@ -26,11 +28,14 @@ use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
 use crate::snapshot::Snapshot;
-use crate::target::{Hold, Target};
+use crate::target::{Target, TargetError};
 use crate::tls::{Tls, TrustError};
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How long a stop waits for the fences to be released before another is elected.
+const RESIGN_AFTER: Duration = Duration::from_secs(5);
 
 /// The newest snapshot; none before the first.
 pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
@@ -44,6 +49,8 @@ pub enum StartError {
     Secret(String, #[source] SecretError),
     #[error("target {0:?}")]
     Trust(String, #[source] TrustError),
+    #[error("[ha] election_auth_file")]
+    ElectionAuth(#[source] SecretError),
     #[error("target {0:?}: no room for the fence's name")]
     Name(String, #[source] NameError),
     #[error(transparent)]
@@ -106,16 +113,35 @@ pub async fn run(
             stopped(&mut stop).await;
         }));
     }
+    let (candidacy, resignation) = stand(config)?.unzip();
     for target in targets {
-        tasks.spawn(keep(target, latest.clone(), stop.clone()));
+        tasks.spawn(keep(target, latest.clone(), candidacy.clone(), stop.clone()));
     }
     follow::follow(config, masters, publisher, stop).await;
+    if let Some(resignation) = resignation {
+        // The fences first, so that the next one finds them free. A server in trouble keeps no
+        // other target from being followed.
+        let _ = timeout(RESIGN_AFTER, finish(&mut tasks)).await;
+        resignation.hand_in().await;
+    }
+    finish(&mut tasks).await;
+    Ok(())
+}
+
+/// Stands for election where that is configured.
+fn stand(config: &Config) -> Result<Option<(Candidacy, Resignation)>, StartError> {
+    let Some(election) = &config.election else { return Ok(None) };
+    let auth = election.auth.as_ref().map(secret::pair).transpose();
+    let auth = auth.map_err(StartError::ElectionAuth)?;
+    Ok(Some(candidacy::stand(election.ensemble.clone(), auth, config.owner.clone())))
+}
+
+async fn finish(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
             error!("a task ended: {panic}");
         }
     }
-    Ok(())
 }
 
 /// What a target told last, so that it is told once.
@@ -126,18 +152,38 @@ struct Told {
     blocked: usize,
 }
 
-/// Makes one target follow the snapshots.
-async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<bool>) {
+/// Makes one target follow the snapshots, while we are elected if there is an election.
+async fn keep(
+    mut target: Target,
+    mut latest: Latest,
+    mut candidacy: Option<Candidacy>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut pause = BACK_OFF.0;
     let mut told = Told::default();
+    let mut stood = None;
     while !*stop.borrow() {
         let snapshot = latest.borrow_and_update().clone();
+        let standing = candidacy.as_mut().map(Candidacy::standing);
+        if standing != stood {
+            (told, pause) = (Told::default(), BACK_OFF.0);
+            if standing != Some(Standing::CutOff) {
+                target.start_over();
+            }
+            stood = standing;
+        }
+        target.give(mandate(standing));
         let passed = match &snapshot {
             None => Ok(Passed::Done),
+            Some(snapshot) if standing == Some(Standing::Waiting) => {
+                target.count(snapshot);
+                stand_by(&mut target, snapshot).await
+            }
             Some(snapshot) => {
                 target.count(snapshot);
                 let mut tell = |target: &Target, plan: &Plan| tell_plan(target, plan, &mut told);
-                target.pass(snapshot, Hold::Keep, &[], &stop, &mut tell).await
+                let order = Order { candidacy: candidacy.as_ref(), ..Order::run(&stop) };
+                target.pass(snapshot, &order, &mut tell).await
             }
         };
         let passed_at = Instant::now();
@@ -180,11 +226,35 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
                     () = stopped(&mut stop) => {}
                 }
             }
+            () = changed(&mut candidacy) => {}
             () = sleep(wait) => {}
             () = stopped(&mut stop) => {}
         }
     }
     target.give_back().await;
+}
+
+async fn changed(candidacy: &mut Option<Candidacy>) {
+    match candidacy {
+        Some(candidacy) => candidacy.changed().await,
+        None => pending().await,
+    }
+}
+
+fn mandate(standing: Option<Standing>) -> Mandate {
+    match standing {
+        None | Some(Standing::Elected(_)) => Mandate::Take,
+        Some(Standing::Waiting | Standing::CutOff) => Mandate::Keep,
+    }
+}
+
+/// Reads the zone, now and then, so that what is wrong there is known before we are elected, and
+/// little is left to read then.
+async fn stand_by(target: &mut Target, snapshot: &Snapshot) -> Result<Passed, TargetError> {
+    if target.is_unread() {
+        target.read(&snapshot.zone).await?;
+    }
+    Ok(Passed::Done)
 }
 
 /// Says what is held or not ours, when that is new.

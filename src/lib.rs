@@ -50,6 +50,7 @@
 //! - [`secret`]: secrets from files and the environment
 //! - [`resolve`]: addresses of host names
 //! - [`zookeeper`]: following the election in ZooKeeper
+//! - [`candidacy`]: standing for election there
 //! - [`http`]: the clients that ask the masters
 //! - [`stream`]: one subscription to a master's events
 //! - [`masters`]: whoever of them leads
@@ -73,6 +74,7 @@
 //! what the server has.
 
 pub mod answer;
+pub mod candidacy;
 pub mod catalog;
 pub mod cli;
 pub mod cluster;

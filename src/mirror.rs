@@ -23,8 +23,7 @@ impl Target {
     /// Brings the view up to date: one SOA question when nothing changed, the difference when
     /// something did, the whole zone when there is no other way.
     pub async fn read(&mut self, desired: &Zone) -> Result<(), TargetError> {
-        let due = self.read_at.is_none_or(|at| at.elapsed() > self.read_again);
-        if self.view.is_none() || due {
+        if self.is_unread() {
             return self.read_whole(desired).await;
         }
         let serial = self.serial().await?;
@@ -36,6 +35,12 @@ impl Target {
             Some(view) => self.read_since(view, desired).await,
             None => self.read_whole(desired).await,
         }
+    }
+
+    /// Whether the next reading is one of the whole zone.
+    pub fn is_unread(&self) -> bool {
+        let due = self.read_at.is_none_or(|at| at.elapsed() > self.read_again);
+        self.view.is_none() || due
     }
 
     pub(crate) async fn serial(&mut self) -> Result<Serial, TargetError> {

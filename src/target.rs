@@ -11,7 +11,9 @@ use crate::config::{self, RrsetMax};
 use crate::connection::{Connection, ConnectionError, now, random};
 use crate::cut::RrsetLimit;
 use crate::drift::Young;
-use crate::fence::{self, Adoption, Claim, Fence, FenceError, Found, Instance, Owner, Until};
+use crate::fence::{
+    self, Adoption, Claim, Fence, FenceError, Found, Instance, Mandate, Owner, Until,
+};
 use crate::held::{Approval, Holds};
 use crate::mark::Mark;
 use crate::name::{Name, NameError};
@@ -153,7 +155,7 @@ fn update_hint(rcode: Rcode, also: Also) -> &'static str {
 impl TargetError {
     /// Whether another process of the same owner publishes, which is no failure of anything.
     pub fn is_standby(&self) -> bool {
-        matches!(*self.cause, Cause::Fence(FenceError::Held(_)))
+        matches!(*self.cause, Cause::Fence(FenceError::Held(_) | FenceError::NotElected))
     }
 }
 
@@ -173,6 +175,7 @@ pub struct Target {
     /// Messages accepted since then, each a step of the serial.
     pub(crate) accepted: u32,
     pub(crate) held: Option<Fence>,
+    mandate: Mandate,
     /// Names this process created in a space not adopted yet.
     pub(crate) created: HashSet<Name>,
     pub(crate) pace: Pace,
@@ -227,6 +230,7 @@ impl Target {
             before: None,
             accepted: 0,
             held: None,
+            mandate: Mandate::Take,
             created: HashSet::new(),
             pace: Pace::default(),
             rrset_limit,
@@ -365,9 +369,25 @@ impl Target {
             owner: self.config.scope.owner.clone(),
             instance: self.instance,
             until,
+            mandate: self.mandate,
             held: self.held.clone(),
             take_over: self.take_over.clone(),
         }
+    }
+
+    /// What this process may do from now on to a fence that is not its own.
+    pub fn give(&mut self, mandate: Mandate) {
+        self.mandate = mandate;
+    }
+
+    /// Forgets that we held the fence: the next time is as after the start of the process.
+    pub fn start_over(&mut self) {
+        self.held = None;
+    }
+
+    /// Whether the fence was never held since the start.
+    pub fn is_starting(&self) -> bool {
+        self.held.is_none()
     }
 
     /// Whether a publisher of ours may write here now; `run` stands by when not.
