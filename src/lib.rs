@@ -32,13 +32,16 @@
 //! - [`current`]: what a server has
 //! - [`plan`]: what would change, and what of it may
 //! - [`report`]: plans for people and programs
+//! - [`findings`]: what a check found, a line each
 //! - [`update`]: approved changes into messages, RFC 2136
 //! - [`pace`]: how many messages at a time
 //! - [`transfer`]: AXFR and IXFR
 //! - [`reading`]: what a transfer tells of our space
+//! - [`probe`]: questions that tell rights and clocks, and change nothing
 //! - [`answer`]: a question into its answer
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
+//! - [`diagnosis`]: what was seen into findings
 //!
 //! Then the shells, which own sockets, clocks and files:
 //!
@@ -56,15 +59,18 @@
 //! - [`publish`]: carrying out a plan there
 //! - [`server`]: the bundled server's sockets
 //! - [`daemon`]: what `run` runs
+//! - [`inspect`]: what a name server lets a target do
+//! - [`check`]: what `check` looks at
 //! - [`cli`]: the commands
 //!
 //! What is deliberately absent: no pure file knows a socket, a clock, a log, a lock or a random
-//! number; nothing below the command line knows that dry runs exist; nothing can be sent to a
-//! server that [`plan::approve`] did not let through; nothing is remembered of what was sent but
+//! number; nothing below the command line knows that dry runs exist; no change can be sent
+//! to a server that [`plan::approve`] did not let through; nothing is remembered of what was sent but
 //! what the server has.
 
 pub mod answer;
 pub mod catalog;
+pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -72,11 +78,14 @@ pub mod connection;
 pub mod course;
 pub mod current;
 pub mod daemon;
+pub mod diagnosis;
 pub mod election;
 pub mod events;
 pub mod fence;
+pub mod findings;
 pub mod follow;
 pub mod http;
+pub mod inspect;
 pub mod label;
 pub mod live;
 pub mod masters;
@@ -84,6 +93,7 @@ pub mod mesos;
 pub mod name;
 pub mod pace;
 pub mod plan;
+pub mod probe;
 pub mod publish;
 pub mod reading;
 pub mod recordio;

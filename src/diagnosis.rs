@@ -1,0 +1,458 @@
+//! What was seen of masters, the cluster and name servers, into findings.
+
+use std::collections::BTreeMap;
+
+use crate::config::RrsetMax;
+use crate::fence::{Adoption, Fence, Found, Until};
+use crate::findings::{Finding, count, some};
+use crate::name::Name;
+use crate::plan::Plan;
+use crate::probe::Skew;
+use crate::reading::View;
+use crate::rr::{Ttl, Type};
+use crate::scope::{Foreign, NotOurs, Scope};
+use crate::snapshot::{Completeness, Snapshot};
+use crate::wire::{Rcode, Soa};
+use crate::zone::{Key, Zone};
+
+/// Records in an RRset above which BIND refuses it, unless told otherwise.
+const RRSET_MAX_OF_BIND: usize = 100;
+
+/// What a master is to who asks it for the state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    Leads,
+    /// It sends those who ask to this one.
+    Follows(String),
+    /// It wants other credentials.
+    Barred(String),
+    /// It gave no use to make of.
+    Failed(String),
+}
+
+/// Whether the cluster could be read from any master.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cluster {
+    Read,
+    Unread,
+}
+
+/// One master, as it answered.
+pub fn master(
+    address: &str,
+    standing: &Standing,
+    version: Option<&str>,
+    cluster: Cluster,
+) -> Finding {
+    let about = format!("master {address}");
+    let version = version.map_or("version not told".to_owned(), |text| format!("Mesos {text}"));
+    match (standing, cluster) {
+        (Standing::Leads, _) => Finding::well(about, format!("leads, {version}")),
+        (Standing::Follows(leader), _) => {
+            Finding::well(about, format!("follows {leader}, {version}"))
+        }
+        (Standing::Barred(words), _) => {
+            let remedy = "correct [mesos] auth, or let this principal read the state";
+            Finding::failure(about, words, remedy)
+        }
+        (Standing::Failed(words), Cluster::Read) => {
+            let remedy = "the others serve meanwhile; start it, or take it out of [mesos] masters";
+            Finding::warning(about, words, remedy)
+        }
+        (Standing::Failed(words), Cluster::Unread) => {
+            let remedy = "see that it runs, that this address reaches it, and that one is elected";
+            Finding::failure(about, words, remedy)
+        }
+    }
+}
+
+/// What was read of the cluster.
+pub fn cluster(snapshot: &Snapshot) -> Vec<Finding> {
+    let (tasks, agents) = (snapshot.cluster.tasks.len(), snapshot.cluster.agents.len());
+    let size = format!(
+        "{} on {}, {}",
+        count(tasks, "task", "tasks"),
+        count(agents, "agent", "agents"),
+        count(snapshot.zone.record_count(), "record", "records")
+    );
+    let mut found = vec![match snapshot.completeness {
+        Completeness::Complete => Finding::well("cluster", format!("complete: {size}")),
+        Completeness::Recovering(why) => Finding::warning(
+            "cluster",
+            format!("recovering ({why}): {size}"),
+            "nothing is removed until it is complete, or [mesos] failover_hold has passed; see to \
+             agents that do not come back",
+        ),
+    }];
+    if !snapshot.skipped.is_empty() {
+        let number = snapshot.skipped.len();
+        let subjects = count(number, "task, agent or framework", "tasks, agents or frameworks");
+        let verb = if number == 1 { "makes" } else { "make" };
+        let text = format!(
+            "{subjects} {verb} fewer records than it might; `mesozone records -v` tells why"
+        );
+        found.push(Finding::well("cluster", text));
+    }
+    if let Some(first) = snapshot.unread.first() {
+        let things = count(snapshot.unread.len(), "thing", "things");
+        found.push(Finding::warning(
+            "cluster",
+            format!(
+                "{things} in the state cannot be read and have no records, the first: {} {:?}: {}",
+                first.kind, first.id, first.fault
+            ),
+            "look at it in the master's /state",
+        ));
+    }
+    found
+}
+
+/// Why a name server does not answer as it should.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// Nobody answers there.
+    Unreachable(String),
+    /// It is not authoritative for the zone.
+    NoZone(String),
+    /// It takes no signature by this key.
+    Key(String),
+    /// Clocks differ by more than a signature bears.
+    Clock(String),
+    Other(String),
+}
+
+impl Trouble {
+    fn finding(&self, about: &str, step: &str) -> Finding {
+        let (words, remedy) = match self {
+            Trouble::Unreachable(words) => {
+                (words, "see that the name server runs and that its TCP port is open to us")
+            }
+            Trouble::NoZone(words) => {
+                (words, "make the zone there, or correct `server` and `zone` of the target")
+            }
+            Trouble::Key(words) => {
+                (words, "give both sides one key: the same name, algorithm and secret")
+            }
+            Trouble::Clock(words) => {
+                (words, "set both clocks by NTP: signatures are good for 300 s")
+            }
+            Trouble::Other(words) => (words, "the server's log may say why"),
+        };
+        Finding::failure(about, format!("{step}: {words}"), remedy)
+    }
+}
+
+/// Whether a key may update a type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Right {
+    Granted,
+    /// By the answer with this code.
+    Denied(Rcode),
+    /// By an answer that names the key as bad, though it is good: Knot's word for that.
+    DeniedKey,
+    Unknown(String),
+}
+
+impl Right {
+    fn words(&self) -> String {
+        match self {
+            Right::Granted => "allowed".to_owned(),
+            Right::Denied(Rcode::REFUSED) => "the server answered REFUSED: its policy does not \
+                allow it, or the zone is frozen"
+                .to_owned(),
+            Right::Denied(Rcode::NOTAUTH) => "the server answered NOTAUTH: it is not the zone's \
+                primary, or does not allow it"
+                .to_owned(),
+            Right::Denied(Rcode::SERVFAIL) => "the server answered SERVFAIL, as PowerDNS does \
+                where its policy script forbids it"
+                .to_owned(),
+            Right::Denied(rcode) => format!("the server answered {rcode}"),
+            Right::DeniedKey => "the server answered NOTAUTH (BADKEY), as Knot does where its acl \
+                does not allow it"
+                .to_owned(),
+            Right::Unknown(words) => words.clone(),
+        }
+    }
+}
+
+/// How a server tells what changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Differences {
+    Told,
+    Whole,
+    None,
+}
+
+/// What a name server answered.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    pub soa: Soa,
+    pub skew: Skew,
+    /// The keys of reading and writing, where there are two and the second is not taken.
+    pub update_key: Option<Trouble>,
+    pub fence: Result<Found, Trouble>,
+    /// None while the key that they need is not taken.
+    pub rights: Vec<(Type, Right)>,
+    pub differences: Option<Differences>,
+}
+
+/// Where a target stands.
+pub struct About<'a> {
+    pub target: &'a str,
+    pub server: String,
+    pub scope: &'a Scope,
+    /// The name of the key that updates.
+    pub update_key: &'a Name,
+    pub fence: &'a Name,
+    pub ttl: Ttl,
+    pub rrset_max: RrsetMax,
+}
+
+impl About<'_> {
+    fn text(&self) -> String {
+        format!("target {}, server {}, zone {}", self.target, self.server, self.scope.zone)
+    }
+}
+
+/// A name server that does not answer for the zone.
+pub fn no_server(about: &About<'_>, trouble: &Trouble) -> Finding {
+    trouble.finding(&about.text(), "SOA")
+}
+
+/// A transfer that did not come.
+pub fn no_transfer(about: &About<'_>, words: &str) -> Finding {
+    let remedy = "allow the transfer key to transfer the zone: nothing is published without";
+    Finding::failure(about.text(), format!("transfer: {words}"), remedy)
+}
+
+/// What the name server itself is like.
+pub fn inspected(about: &About<'_>, seen: &Inspected, now: u64) -> Vec<Finding> {
+    let mut found = soa(about, &seen.soa);
+    found.push(clock(about, seen.skew));
+    found.push(match &seen.fence {
+        Ok(fence) => fence_found(about, fence, now),
+        Err(trouble) => trouble.finding(&about.text(), "fence"),
+    });
+    match &seen.update_key {
+        Some(trouble) => found.push(trouble.finding(&about.text(), "update key")),
+        None => found.extend(rights(about, &seen.rights)),
+    }
+    let differences = seen.differences.as_ref().map(|differences| match differences {
+        Differences::Told => "IXFR: answers with differences",
+        Differences::Whole => {
+            "IXFR: answers with the whole zone; it keeps no differences, or none since the last \
+             serial"
+        }
+        Differences::None => "IXFR: not answered; the whole zone is read instead",
+    });
+    found.extend(differences.map(|text| Finding::well(about.text(), text)));
+    found
+}
+
+fn soa(about: &About<'_>, soa: &Soa) -> Vec<Finding> {
+    let (serial, primary, negative) = (soa.serial, &soa.primary, soa.negative_ttl());
+    let text = format!("SOA serial {serial}, primary {primary}, negative TTL {negative} s");
+    let mut found = vec![Finding::well(about.text(), text)];
+    if negative.secs() > about.ttl.secs() {
+        found.push(Finding::warning(
+            about.text(),
+            format!(
+                "negative TTL {negative} s is above the records' {} s: a resolver that asked too \
+                 early knows nothing of a new name for so long",
+                about.ttl
+            ),
+            "lower the minimum of the zone's SOA, to 10 s say",
+        ));
+    }
+    found
+}
+
+fn clock(about: &About<'_>, skew: Skew) -> Finding {
+    let seconds = skew.seconds();
+    let nearly = if skew == Skew::exactly(seconds) { "" } else { "about " };
+    let way = if seconds < 0 { "behind" } else { "ahead of" };
+    match skew.is_small() {
+        true if skew == Skew::exactly(seconds) => {
+            Finding::well(about.text(), format!("clock: {} s {way} ours", seconds.abs()))
+        }
+        true => Finding::well(about.text(), "clock: near ours"),
+        false => Finding::warning(
+            about.text(),
+            format!("clock: {nearly}{} s {way} ours; at 300 s it refuses all", seconds.abs()),
+            "set both clocks by NTP",
+        ),
+    }
+}
+
+fn fence_found(about: &About<'_>, found: &Found, now: u64) -> Finding {
+    let (text, name, owner) = (about.text(), about.fence, &about.scope.owner);
+    match found {
+        Found::Absent => Finding::well(
+            text,
+            "fence: none yet: first contact; `sync` makes it, adds what is missing, and holds what \
+             it would remove",
+        ),
+        Found::Fence(fence) if fence.owner == *owner => {
+            Finding::well(text, format!("fence: {}", held(fence, now)))
+        }
+        Found::Fence(fence) => Finding::failure(
+            text,
+            format!("fence: another owner publishes here: {}, not {owner}", fence.owner),
+            format!(
+                "give this configuration another domain or [ha] owner; if that one is gone for \
+                 good: `mesozone sync --take-over {}`",
+                fence.owner
+            ),
+        ),
+        Found::Other(records) => Finding::failure(
+            text,
+            match records.len() {
+                1 => format!("fence: the TXT record at {name} is no fence: {}", records[0]),
+                number => format!("fence: {number} TXT records at {name}, where one has to be"),
+            },
+            format!("see who put them there, and delete them: `update delete {name} TXT`"),
+        ),
+    }
+}
+
+fn held(fence: &Fence, now: u64) -> String {
+    let Fence { epoch, instance, .. } = fence;
+    let adopted = match fence.adoption {
+        Adoption::Adopted => "adopted",
+        Adoption::FirstContact => "not adopted yet",
+    };
+    match fence.until {
+        Until::Run => {
+            format!("held by a `run`, instance {:016x}, epoch {epoch}, {adopted}", instance.0)
+        }
+        Until::Time(time) if time >= now => {
+            format!("held by a `sync` for {} s more, epoch {epoch}, {adopted}", time - now)
+        }
+        Until::Time(_) | Until::Released => format!("ours and free, epoch {epoch}, {adopted}"),
+    }
+}
+
+/// One line if all are granted, else one for each way in which some are not.
+fn rights(about: &About<'_>, rights: &[(Type, Right)]) -> Vec<Finding> {
+    let (domain, fence) = (&about.scope.domain, about.fence);
+    let place = |rtype: &Type| match *rtype {
+        Type::TXT => format!("{rtype} at {fence}"),
+        _ => format!("{rtype} below {domain}"),
+    };
+    let mut seen: Vec<&Right> = Vec::new();
+    for (_, right) in rights {
+        if !seen.contains(&right) {
+            seen.push(right);
+        }
+    }
+    let finding = |right: &&Right| {
+        let with = rights.iter().filter(|(_, one)| one == *right).map(|(rtype, _)| place(rtype));
+        let types = with.collect::<Vec<_>>().join(", ");
+        let text = format!("update of {types}: {}", right.words());
+        let key = about.update_key;
+        match right {
+            Right::Granted => Finding::well(about.text(), text),
+            Right::Denied(Rcode::NOTIMP) => Finding::failure(
+                about.text(),
+                text + ": it does no dynamic updates",
+                "publish to its primary; or make it a secondary of one that does",
+            ),
+            Right::Unknown(_) => {
+                Finding::failure(about.text(), text, "the server's log may say why")
+            }
+            Right::Denied(_) | Right::DeniedKey => {
+                let remedy = format!("allow the key {key} to update {types}");
+                Finding::failure(about.text(), text, remedy)
+            }
+        }
+    };
+    seen.iter().map(finding).collect()
+}
+
+/// What a transfer told, beside what is desired, if that is known.
+pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<Finding> {
+    let records = view.current.record_count();
+    let text = format!("transfer: allowed; {} in our space", count(records, "record", "records"));
+    let mut found = vec![Finding::well(about.text(), text)];
+    let Some(plan) = plan else { return found };
+    if let Some(held) = &plan.held {
+        let (number, id) = (held.records.len(), held.id);
+        found.push(Finding::warning(
+            about.text(),
+            format!(
+                "not adopted yet: {} found there stay until you approve that they go",
+                count(number, "record", "records")
+            ),
+            format!("`mesozone diff` lists them, `mesozone sync --approve {id}` removes them"),
+        ));
+    }
+    if !plan.cut.is_empty() {
+        let each = plan.cut.iter().map(|cut| {
+            let Key { name, rtype } = &cut.key;
+            format!("{name} {rtype} ({} of {})", cut.published, cut.desired)
+        });
+        found.push(Finding::warning(
+            about.text(),
+            format!("{} published in part: {}", rrsets(plan.cut.len()), some(each)),
+            "give the tasks several names, or see `rrset_max`",
+        ));
+    }
+    found
+}
+
+/// What of the desired zone meets an obstacle there.
+pub fn desired(about: &About<'_>, zone: &Zone, foreign: &Foreign) -> Vec<Finding> {
+    let mut barred: BTreeMap<String, Vec<&Key>> = BTreeMap::new();
+    let mut protected: BTreeMap<String, Vec<&Key>> = BTreeMap::new();
+    let mut large = Vec::new();
+    for (key, set) in zone.iter() {
+        match about.scope.check(key, foreign) {
+            Ok(()) if set.rdata().len() > RRSET_MAX_OF_BIND => {
+                large.push(format!("{} {} ({})", key.name, key.rtype, set.rdata().len()));
+            }
+            Ok(()) => {}
+            Err(NotOurs::Protected(pattern)) => protected.entry(pattern).or_default().push(key),
+            Err(why) => barred.entry(why.to_string()).or_default().push(key),
+        }
+    }
+    let mut found = Vec::new();
+    for (pattern, keys) in &protected {
+        let (number, names) = names(keys);
+        let text = format!(
+            "protect {pattern:?} keeps {} of tasks from being published: {}",
+            count(number, "name", "names"),
+            some(names)
+        );
+        let remedy = "narrow the pattern, or rename the tasks";
+        found.push(Finding::warning(about.text(), text, remedy));
+    }
+    for (why, keys) in &barred {
+        let (number, names) = names(keys);
+        let text = format!(
+            "{} of tasks not published, {why}: {}",
+            count(number, "name", "names"),
+            some(names)
+        );
+        let remedy = "remove what is in the way, or rename the tasks";
+        found.push(Finding::warning(about.text(), text, remedy));
+    }
+    let cuts_below = matches!(about.rrset_max, RrsetMax::At(max) if max <= RRSET_MAX_OF_BIND);
+    if !large.is_empty() && !cuts_below {
+        let (number, which) = (rrsets(large.len()), some(large));
+        let text = format!("{number} of more than {RRSET_MAX_OF_BIND} records: {which}");
+        let remedy = "BIND takes no more unless max-records-per-type says so; then they are cut";
+        found.push(Finding::warning(about.text(), text, remedy));
+    }
+    found
+}
+
+fn rrsets(number: usize) -> String {
+    count(number, "RRset", "RRsets")
+}
+
+/// The names of some RRsets, each once, and their number.
+fn names<'k>(keys: &[&'k Key]) -> (usize, Vec<&'k Name>) {
+    let mut names: Vec<&Name> = keys.iter().map(|key| &key.name).collect();
+    names.dedup();
+    (names.len(), names)
+}
