@@ -8,21 +8,23 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use tokio::time::timeout;
 
-use crate::cluster::{Endpoint, Numbered};
+use crate::cluster::{Endpoint, Host, Numbered};
 use crate::config::{self, Auth, Config, Secret, Watch as Watching};
-use crate::connection::{now, random};
+use crate::connection::{ConnectionError, now, random};
 use crate::diagnosis::{self, About, Cluster, Inspected, Standing, Trouble};
 use crate::fence::{self, Instance};
 use crate::findings::{Finding, count};
 use crate::inspect::{self, Inspection};
 use crate::masters::{Base, MasterError, Masters, ReadError, Role, Whole};
+use crate::name::Name;
 use crate::report::chain;
 use crate::resolve::Resolver;
 use crate::scope::Foreign;
 use crate::secret::{self, Keys};
 use crate::server::{BindError, Bound};
 use crate::snapshot::Snapshot;
-use crate::target::Target;
+use crate::target::{Cause, Target};
+use crate::tsig::TsigError;
 use crate::watch::{Reading, Watch};
 use crate::zone::Zone;
 use crate::zookeeper::Detected;
@@ -77,12 +79,6 @@ fn configuration(path: &Path, config: &Config) -> Vec<Finding> {
         Err(error) => Finding::failure(about, error.to_string(), "configure one of them"),
     }];
     let secrets = secrets(config);
-    let unread = secrets.iter().filter_map(|(about, secret)| {
-        let error = secret::read(secret).err()?;
-        let remedy = "make it, readable to the user that mesozone runs as";
-        Some(Finding::failure(about, chain(&error), remedy))
-    });
-    found.extend(unread);
     let files = secrets.iter().filter_map(|(about, secret)| match secret {
         Secret::File(path) => Some((about.as_str(), path)),
         Secret::Env(_) => None,
@@ -191,8 +187,11 @@ type Asked = (Base, Result<Role, MasterError>, Option<String>);
 /// What each master is that is named, elected, or named by another.
 async fn ask_everyone(masters: &Masters) -> Vec<Asked> {
     let ask = |base: Base| async {
-        let (role, version) = join(masters.role(&base), masters.version(&base)).await;
-        (base, role, version.ok())
+        let both = join(masters.role(&base), masters.version(&base));
+        match timeout(READ_LIMIT, both).await {
+            Ok((role, version)) => (base, role, version.ok()),
+            Err(_) => (base, Err(MasterError::Late), None),
+        }
     };
     let mut asked = join_all(masters.everyone().await.into_iter().map(ask)).await;
     let mut pointed_at: Vec<Base> = Vec::new();
@@ -278,7 +277,7 @@ async fn snapshot(config: &Config, masters: &Masters, whole: Whole) -> Snapshot 
 /// A target whose name server was asked.
 struct Seen {
     keys: Keys,
-    fence: crate::name::Name,
+    fence: Name,
     answers: Result<Inspected, Trouble>,
 }
 
@@ -311,27 +310,39 @@ async fn compare(
         ttl: config.rules.ttl,
         rrset_max: target.rrset_max,
     };
-    let mut found = match &seen.answers {
-        Ok(answers) => diagnosis::inspected(&about, answers, now()),
-        Err(trouble) => vec![diagnosis::no_server(&about, trouble)],
+    let answers = match seen.answers {
+        Ok(answers) => answers,
+        Err(trouble) => {
+            let mut found = vec![diagnosis::no_server(&about, &trouble)];
+            found.extend(desired(&about, snapshot, &Foreign::default()));
+            return found;
+        }
     };
-    let mut foreign = Foreign::default();
-    if seen.answers.is_ok() {
-        let nothing = Zone::default();
-        let zone = snapshot.map_or(&nothing, |snapshot| &snapshot.zone);
-        match transfer(target, &seen.keys, zone).await {
-            Ok(reached) => {
-                if let Some(view) = reached.view() {
-                    let plan = snapshot.map(|snapshot| reached.plan(snapshot, &[]));
-                    found.extend(diagnosis::transferred(&about, view, plan.as_ref()));
-                    foreign.clone_from(&view.foreign);
-                }
-            }
-            Err(words) => found.push(diagnosis::no_transfer(&about, &words)),
+    let nothing = Zone::default();
+    let zone = snapshot.map_or(&nothing, |snapshot| &snapshot.zone);
+    let transferred = transfer(target, &seen.keys, zone).await;
+    match transferred.as_ref().map(|reached| (reached, reached.view())) {
+        Ok((reached, Some(view))) => {
+            // A question may have been answered from a wildcard.
+            let answers = Inspected { fence: Ok(view.fence.clone()), ..answers };
+            let mut found = diagnosis::inspected(&about, &answers, now());
+            let plan = snapshot.map(|snapshot| reached.plan(snapshot, &[]));
+            found.extend(diagnosis::transferred(&about, view, plan.as_ref()));
+            found.extend(desired(&about, snapshot, &view.foreign));
+            found
+        }
+        Ok((_, None)) => diagnosis::inspected(&about, &answers, now()),
+        Err(words) => {
+            let mut found = diagnosis::inspected(&about, &answers, now());
+            found.push(diagnosis::no_transfer(&about, words));
+            found.extend(desired(&about, snapshot, &Foreign::default()));
+            found
         }
     }
-    found.extend(snapshot.into_iter().flat_map(|s| diagnosis::desired(&about, &s.zone, &foreign)));
-    found
+}
+
+fn desired(about: &About<'_>, snapshot: Option<&Snapshot>, foreign: &Foreign) -> Vec<Finding> {
+    snapshot.map_or_else(Vec::new, |s| diagnosis::desired(about, &s.zone, foreign))
 }
 
 async fn transfer(target: &config::Target, keys: &Keys, zone: &Zone) -> Result<Target, String> {
@@ -339,7 +350,17 @@ async fn transfer(target: &config::Target, keys: &Keys, zone: &Zone) -> Result<T
     let mut opened = opened.map_err(|error| error.to_string())?;
     match timeout(TRANSFER_LIMIT, opened.read(zone)).await {
         Ok(Ok(())) => Ok(opened),
-        Ok(Err(error)) => Err(chain(&*error.cause)),
+        Ok(Err(error)) => Err(match &*error.cause {
+            // The key was good for the SOA.
+            Cause::Connection(ConnectionError::Tsig(TsigError::Unsigned(rcode))) => format!(
+                "the server answered {rcode} unsigned, as PowerDNS does where it does not allow it"
+            ),
+            Cause::Connection(ConnectionError::Tsig(TsigError::BadKey { .. })) => {
+                "the server answered BADKEY, as Knot does where its acl does not allow it"
+                    .to_owned()
+            }
+            cause => chain(cause),
+        }),
         Err(_) => Err(format!("not over within {} s", TRANSFER_LIMIT.as_secs())),
     }
 }
@@ -363,8 +384,7 @@ async fn taken(server: &config::Server, config: &Config, error: BindError) -> Fi
     };
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            let endpoint =
-                Endpoint::new(crate::cluster::Host::Address(address.ip()), Some(address.port()));
+            let endpoint = Endpoint::new(Host::Address(address.ip()), Some(address.port()));
             match inspect::answers_as(&endpoint, &config.rules.domain, server).await {
                 inspect::Identity::Ours => Finding::warning(
                     "server",

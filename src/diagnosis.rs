@@ -87,9 +87,8 @@ pub fn cluster(snapshot: &Snapshot) -> Vec<Finding> {
     if !snapshot.skipped.is_empty() {
         let number = snapshot.skipped.len();
         let subjects = count(number, "task, agent or framework", "tasks, agents or frameworks");
-        let verb = if number == 1 { "makes" } else { "make" };
         let text = format!(
-            "{subjects} {verb} fewer records than it might; `mesozone records -v` tells why"
+            "{subjects} with fewer records than there might be; `mesozone records -v` tells why"
         );
         found.push(Finding::well("cluster", text));
     }
@@ -261,7 +260,7 @@ fn soa(about: &About<'_>, soa: &Soa) -> Vec<Finding> {
                  early knows nothing of a new name for so long",
                 about.ttl
             ),
-            "lower the minimum of the zone's SOA, to 10 s say",
+            format!("lower the minimum of the zone's SOA to {} s or less", about.ttl),
         ));
     }
     found
@@ -272,14 +271,11 @@ fn clock(about: &About<'_>, skew: Skew) -> Finding {
     let nearly = if skew == Skew::exactly(seconds) { "" } else { "about " };
     let way = if seconds < 0 { "behind" } else { "ahead of" };
     match skew.is_small() {
-        true if skew == Skew::exactly(seconds) => {
-            Finding::well(about.text(), format!("clock: {} s {way} ours", seconds.abs()))
-        }
-        true => Finding::well(about.text(), "clock: near ours"),
+        true => Finding::well(about.text(), "clock: like ours"),
         false => Finding::warning(
             about.text(),
-            format!("clock: {nearly}{} s {way} ours; at 300 s it refuses all", seconds.abs()),
-            "set both clocks by NTP",
+            format!("clock: {nearly}{} s {way} ours", seconds.abs()),
+            "set both clocks by NTP: beyond 300 s every signature is refused",
         ),
     }
 }
@@ -334,22 +330,16 @@ fn held(fence: &Fence, now: u64) -> String {
 
 /// One line if all are granted, else one for each way in which some are not.
 fn rights(about: &About<'_>, rights: &[(Type, Right)]) -> Vec<Finding> {
-    let (domain, fence) = (&about.scope.domain, about.fence);
-    let place = |rtype: &Type| match *rtype {
-        Type::TXT => format!("{rtype} at {fence}"),
-        _ => format!("{rtype} below {domain}"),
-    };
-    let mut seen: Vec<&Right> = Vec::new();
-    for (_, right) in rights {
-        if !seen.contains(&right) {
-            seen.push(right);
+    let mut each: Vec<(&Right, Vec<Type>)> = Vec::new();
+    for (rtype, right) in rights {
+        match each.iter_mut().find(|(seen, _)| *seen == right) {
+            Some((_, types)) => types.push(*rtype),
+            None => each.push((right, vec![*rtype])),
         }
     }
-    let finding = |right: &&Right| {
-        let with = rights.iter().filter(|(_, one)| one == *right).map(|(rtype, _)| place(rtype));
-        let types = with.collect::<Vec<_>>().join(", ");
-        let text = format!("update of {types}: {}", right.words());
-        let key = about.update_key;
+    let finding = |(right, types): &(&Right, Vec<Type>)| {
+        let (place, key) = (place(about, types), about.update_key);
+        let text = format!("update of {place}: {}", right.words());
         match right {
             Right::Granted => Finding::well(about.text(), text),
             Right::Denied(Rcode::NOTIMP) => Finding::failure(
@@ -360,13 +350,28 @@ fn rights(about: &About<'_>, rights: &[(Type, Right)]) -> Vec<Finding> {
             Right::Unknown(_) => {
                 Finding::failure(about.text(), text, "the server's log may say why")
             }
-            Right::Denied(_) | Right::DeniedKey => {
-                let remedy = format!("allow the key {key} to update {types}");
-                Finding::failure(about.text(), text, remedy)
-            }
+            Right::Denied(_) | Right::DeniedKey => Finding::failure(
+                about.text(),
+                text,
+                format!("allow the key {key} to update {place}"),
+            ),
         }
     };
-    seen.iter().map(finding).collect()
+    each.iter().map(finding).collect()
+}
+
+/// `A, AAAA, SRV below mesos. and TXT at _mesozone.mesos.`
+fn place(about: &About<'_>, types: &[Type]) -> String {
+    let below = types.iter().filter(|rtype| **rtype != Type::TXT).map(Type::to_string);
+    let below = below.collect::<Vec<_>>().join(", ");
+    let mut places = Vec::new();
+    if !below.is_empty() {
+        places.push(format!("{below} below {}", about.scope.domain));
+    }
+    if types.contains(&Type::TXT) {
+        places.push(format!("TXT at {}", about.fence));
+    }
+    places.join(" and ")
 }
 
 /// What a transfer told, beside what is desired, if that is known.
@@ -380,8 +385,8 @@ pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<F
         found.push(Finding::warning(
             about.text(),
             format!(
-                "not adopted yet: {} found there stay until you approve that they go",
-                count(number, "record", "records")
+                "not adopted yet: {} held",
+                count(number, "record found there is", "records found there are")
             ),
             format!("`mesozone diff` lists them, `mesozone sync --approve {id}` removes them"),
         ));
@@ -455,4 +460,158 @@ fn names<'k>(keys: &[&'k Key]) -> (usize, Vec<&'k Name>) {
     let mut names: Vec<&Name> = keys.iter().map(|key| &key.name).collect();
     names.dedup();
     (names.len(), names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence::{Instance, Owner};
+    use crate::findings;
+    use crate::report::Style;
+    use crate::rr::{Rdata, Rrset, Serial};
+
+    fn scope(protect: &[&str]) -> Scope {
+        let domain: Name = "mesos".parse().unwrap();
+        let owner = Owner::of_domain(&domain);
+        let protect = protect.iter().map(|text| crate::scope::Pattern::parse(text).unwrap());
+        Scope { zone: domain.clone(), domain, owner, protect: protect.collect() }
+    }
+
+    /// The lines that something has to say, without what they are about.
+    fn told(protect: &[&str], find: impl FnOnce(&About<'_>) -> Vec<Finding>) -> String {
+        let scope = scope(protect);
+        let [key, fence] = ["k", "_mesozone.mesos"].map(|text| text.parse().unwrap());
+        let about = About {
+            target: "t",
+            server: "s".to_owned(),
+            scope: &scope,
+            update_key: &key,
+            fence: &fence,
+            ttl: Ttl::from_secs(60),
+            rrset_max: RrsetMax::Auto,
+        };
+        let lines = findings::text(&find(&about), Style::Plain);
+        lines.replace("target t, server s, zone mesos.: ", "")
+    }
+
+    #[track_caller]
+    fn check_rights(denied: &[(Type, Right)], expected: &str) {
+        let each = crate::probe::TYPES.map(|rtype| {
+            let right = denied.iter().find(|(denied, _)| *denied == rtype);
+            (rtype, right.map_or(Right::Granted, |(_, right)| right.clone()))
+        });
+        assert_eq!(told(&[], |about| rights(about, &each)), expected);
+    }
+
+    #[test]
+    fn rights_are_one_line_until_they_differ() {
+        check_rights(
+            &[],
+            "ok    update of A, AAAA, SRV below mesos. and TXT at _mesozone.mesos.: allowed\n",
+        );
+        check_rights(
+            &[(Type::SRV, Right::Denied(Rcode::REFUSED)), (Type::TXT, Right::DeniedKey)],
+            "ok    update of A, AAAA below mesos.: allowed\n\
+             FAIL  update of SRV below mesos.: the server answered REFUSED: its policy does not \
+             allow it, or the zone is frozen; allow the key k. to update SRV below mesos.\n\
+             FAIL  update of TXT at _mesozone.mesos.: the server answered NOTAUTH (BADKEY), as Knot \
+             does where its acl does not allow it; allow the key k. to update TXT at \
+             _mesozone.mesos.\n",
+        );
+        check_rights(
+            &crate::probe::TYPES.map(|rtype| (rtype, Right::Denied(Rcode::NOTIMP))),
+            "FAIL  update of A, AAAA, SRV below mesos. and TXT at _mesozone.mesos.: the server \
+             answered NOTIMP: it does no dynamic updates; publish to its primary; or make it a \
+             secondary of one that does\n",
+        );
+    }
+
+    #[track_caller]
+    fn check_fence(owner: &str, until: Until, expected: &str) {
+        let fence = Fence {
+            owner: Owner::parse(owner).unwrap(),
+            instance: Instance(10),
+            epoch: 3,
+            adoption: Adoption::Adopted,
+            until,
+        };
+        let found = Found::Fence(fence);
+        let line = told(&[], |about| vec![fence_found(about, &found, 1_000)]);
+        assert_eq!(line.trim_end(), expected);
+    }
+
+    #[test]
+    fn a_fence_says_who_has_it() {
+        check_fence("mesos", Until::Released, "ok    fence: ours and free, epoch 3, adopted");
+        check_fence("mesos", Until::Time(999), "ok    fence: ours and free, epoch 3, adopted");
+        check_fence(
+            "mesos",
+            Until::Time(1_030),
+            "ok    fence: held by a `sync` for 30 s more, epoch 3, adopted",
+        );
+        check_fence(
+            "mesos",
+            Until::Run,
+            "ok    fence: held by a `run`, instance 000000000000000a, epoch 3, adopted",
+        );
+        check_fence(
+            "other",
+            Until::Released,
+            "FAIL  fence: another owner publishes here: other, not mesos; give this configuration \
+             another domain or [ha] owner; if that one is gone for good: `mesozone sync \
+             --take-over other`",
+        );
+    }
+
+    #[test]
+    fn a_master_that_is_down_is_a_failure_only_where_none_can_be_read() {
+        let level = |standing, cluster| master("m", &standing, None, cluster).level;
+        let down = || Standing::Failed("no".to_owned());
+        let barred = || Standing::Barred("401".to_owned());
+        use crate::findings::Level::{Failure, Warning, Well};
+        assert_eq!(level(down(), Cluster::Read), Warning);
+        assert_eq!(level(down(), Cluster::Unread), Failure);
+        assert_eq!(level(barred(), Cluster::Read), Failure);
+        assert_eq!(level(Standing::Leads, Cluster::Read), Well);
+    }
+
+    #[test]
+    fn a_clock_is_warned_of_from_a_minute_on() {
+        let line = |skew| told(&[], |about| vec![clock(about, skew)]);
+        assert_eq!(line(Skew::exactly(-59)), "ok    clock: like ours\n");
+        assert!(line(Skew::exactly(60)).starts_with("warn  clock: 60 s ahead of ours;"));
+        let about = line(Skew { least: -100, most: -80 });
+        assert!(about.starts_with("warn  clock: about 90 s behind ours;"), "{about}");
+    }
+
+    #[test]
+    fn a_negative_ttl_above_the_records_is_warned_of() {
+        let lines = |minimum, ttl| {
+            let [minimum, ttl] = [minimum, ttl].map(Ttl::from_secs);
+            let name: Name = "ns.mesos".parse().unwrap();
+            let (primary, responsible) = (name.clone(), name);
+            let seen = Soa { primary, responsible, serial: Serial(1), minimum, ttl };
+            told(&[], |about| soa(about, &seen)).lines().count()
+        };
+        assert_eq!((lines(60, 3600), lines(3600, 60), lines(61, 61)), (1, 1, 2));
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_desired_names_is_listed_with_them() {
+        let set = |count: u32| {
+            let data = (0..count).map(|n| Rdata::A((0x0a00_0000 + n).into())).collect();
+            Rrset::new(Ttl::from_secs(60), data).unwrap()
+        };
+        let sizes = [("a.mesos", 1), ("b.mesos", 101), ("vip-1.mesos", 1), ("vip-2.mesos", 1)];
+        let key = |text: &str| Key { name: text.parse().unwrap(), rtype: Type::A };
+        let zone: Zone = sizes.iter().map(|(name, count)| (key(name), set(*count))).collect();
+        let lines = told(&["vip-*.mesos"], |about| desired(about, &zone, &Foreign::default()));
+        assert_eq!(
+            lines,
+            "warn  protect \"vip-*.mesos\" keeps 2 names of tasks from being published: \
+             vip-1.mesos., vip-2.mesos.; narrow the pattern, or rename the tasks\n\
+             warn  1 RRset of more than 100 records: b.mesos. A (101); BIND takes no more unless \
+             max-records-per-type says so; then they are cut\n"
+        );
+    }
 }

@@ -134,9 +134,6 @@ impl<'t> Inspection<'t> {
         let zone = self.zone();
         match self.step(async |c| c.plain_soa(zone).await).await {
             Ok(_) => {}
-            Err(error @ (ConnectionError::Rcode(_) | ConnectionError::NoZone)) => {
-                return Trouble::NoZone(chain(&error));
-            }
             Err(error) => return trouble(&error),
         }
         let stamp = Stamp { time: now(), fudge: u16::MAX };
@@ -242,7 +239,10 @@ fn trouble(error: &ConnectionError) -> Trouble {
         | ConnectionError::NoAddress
         | ConnectionError::ConnectLimit(_)
         | ConnectionError::ReplyLimit(_) => Trouble::Unreachable(words),
-        ConnectionError::NoZone | ConnectionError::Rcode(_) => Trouble::NoZone(words),
+        ConnectionError::NoZone => Trouble::NoZone(words),
+        ConnectionError::Rcode(rcode) => Trouble::NoZone(format!(
+            "the server answered {rcode}: it has no such zone, or does not let us ask"
+        )),
         ConnectionError::Tsig(TsigError::BadTime(_)) => Trouble::Clock(words),
         ConnectionError::Tsig(_) => Trouble::Key(words),
         _ => Trouble::Other(words),
