@@ -288,10 +288,27 @@ fn who_holds_the_fence_is_told() {
 }
 
 #[test]
+fn a_domain_deeper_than_its_zone_is_tried_where_it_is() {
+    let master = Simulated::start(&[]);
+    on_every_peer(|peer| {
+        let domain = Some("mesos.corp.example");
+        let site = Site::start(peer, &Setup { zone: "corp.example", domain, ..Setup::default() });
+        let zone = "[zone]\ndomain = \"mesos.corp.example\"";
+        reconfigure(&site, &master, "zone = \"corp.example\"", zone);
+        let said = check(&site).exits(0).stdout;
+        let place = "below mesos.corp.example. and TXT at _mesozone.mesos.corp.example.: allowed";
+        assert!(said.contains(place), "{said}");
+        let elsewhere = "[zone]\ndomain = \"other.corp.example\"";
+        reconfigure(&site, &master, "zone = \"corp.example\"", elsewhere);
+        check_fails(&check(&site), &["update of A, AAAA, SRV below other.corp.example. and TXT"]);
+    });
+}
+
+#[test]
 fn what_is_held_and_what_is_in_the_way_is_told() {
     let master = Simulated::start(&["--tasks", "30"]);
     on_every_peer(|peer| {
-        let records = "printer A 10.0.0.7\nmarathon CNAME ns1\n\
+        let records = "printer A 10.0.0.7\nslave CNAME ns1\n\
                        search.marathon 300 NS ns.search.marathon";
         let site = Site::start(peer, &Setup { records, ..Setup::default() });
         let protect = "protect = [\"leader.mesos\", \"master*.mesos\"]";
@@ -300,10 +317,10 @@ fn what_is_held_and_what_is_in_the_way_is_told() {
             &check(&site),
             &[
                 "negative TTL 10 s is above the records' 5 s",
-                "not adopted yet: 1 record found there is held; `mesozone diff` lists them",
-                "protect \"leader.mesos\" keeps 1 name of tasks from being published: leader.mesos.",
-                "protect \"master*.mesos\" keeps 2 names",
-                "1 name of tasks not published, a foreign CNAME is there: marathon.mesos.",
+                "not adopted yet: 1 record found there is held; `mesozone diff` lists all",
+                "protect \"leader.mesos\" keeps 1 desired name from being published: leader.mesos.",
+                "protect \"master*.mesos\" keeps 2 desired names",
+                "1 desired name not published, a foreign CNAME is there: slave.mesos.",
                 "not published, search.marathon.mesos. is delegated: search.marathon.mesos.",
             ],
         );

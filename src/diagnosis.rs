@@ -9,7 +9,7 @@ use crate::name::Name;
 use crate::plan::Plan;
 use crate::probe::Skew;
 use crate::reading::View;
-use crate::rr::{Ttl, Type};
+use crate::rr::{Rdata, Ttl, Type};
 use crate::scope::{Foreign, NotOurs, Scope};
 use crate::snapshot::{Completeness, Snapshot};
 use crate::wire::{Rcode, Soa};
@@ -303,11 +303,24 @@ fn fence_found(about: &About<'_>, found: &Found, now: u64) -> Finding {
         Found::Other(records) => Finding::failure(
             text,
             match records.len() {
-                1 => format!("fence: the TXT record at {name} is no fence: {}", records[0]),
+                1 => format!("fence: the TXT record at {name} is no fence: {}", shown(&records[0])),
                 number => format!("fence: {number} TXT records at {name}, where one has to be"),
             },
             format!("see who put them there, and delete them: `update delete {name} TXT`"),
         ),
+    }
+}
+
+/// TXT data of one character-string as its text.
+fn shown(rdata: &Rdata) -> String {
+    match rdata {
+        Rdata::Other(octets) => match octets.split_first() {
+            Some((length, text)) if usize::from(*length) == text.len() => {
+                format!("{:?}", String::from_utf8_lossy(text))
+            }
+            _ => rdata.to_string(),
+        },
+        _ => rdata.to_string(),
     }
 }
 
@@ -377,7 +390,8 @@ fn place(about: &About<'_>, types: &[Type]) -> String {
 /// What a transfer told, beside what is desired, if that is known.
 pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<Finding> {
     let records = view.current.record_count();
-    let text = format!("transfer: allowed; {} in our space", count(records, "record", "records"));
+    let records = count(records, "A, AAAA or SRV record", "A, AAAA and SRV records");
+    let text = format!("transfer: allowed; {records} below {}", about.scope.domain);
     let mut found = vec![Finding::well(about.text(), text)];
     let Some(plan) = plan else { return found };
     if let Some(held) = &plan.held {
@@ -388,7 +402,7 @@ pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<F
                 "not adopted yet: {} held",
                 count(number, "record found there is", "records found there are")
             ),
-            format!("`mesozone diff` lists them, `mesozone sync --approve {id}` removes them"),
+            format!("`mesozone diff` lists all, `mesozone sync --approve {id}` removes all"),
         ));
     }
     if !plan.cut.is_empty() {
@@ -424,21 +438,21 @@ pub fn desired(about: &About<'_>, zone: &Zone, foreign: &Foreign) -> Vec<Finding
     for (pattern, keys) in &protected {
         let (number, names) = names(keys);
         let text = format!(
-            "protect {pattern:?} keeps {} of tasks from being published: {}",
-            count(number, "name", "names"),
+            "protect {pattern:?} keeps {} from being published: {}",
+            count(number, "desired name", "desired names"),
             some(names)
         );
-        let remedy = "narrow the pattern, or rename the tasks";
+        let remedy = "narrow the pattern, if they should be";
         found.push(Finding::warning(about.text(), text, remedy));
     }
     for (why, keys) in &barred {
         let (number, names) = names(keys);
         let text = format!(
-            "{} of tasks not published, {why}: {}",
-            count(number, "name", "names"),
+            "{} not published, {why}: {}",
+            count(number, "desired name", "desired names"),
             some(names)
         );
-        let remedy = "remove what is in the way, or rename the tasks";
+        let remedy = "remove what is in the way, if they should be";
         found.push(Finding::warning(about.text(), text, remedy));
     }
     let cuts_below = matches!(about.rrset_max, RrsetMax::At(max) if max <= RRSET_MAX_OF_BIND);
@@ -468,7 +482,7 @@ mod tests {
     use crate::fence::{Instance, Owner};
     use crate::findings;
     use crate::report::Style;
-    use crate::rr::{Rdata, Rrset, Serial};
+    use crate::rr::{Rrset, Serial};
 
     fn scope(protect: &[&str]) -> Scope {
         let domain: Name = "mesos".parse().unwrap();
@@ -608,8 +622,8 @@ mod tests {
         let lines = told(&["vip-*.mesos"], |about| desired(about, &zone, &Foreign::default()));
         assert_eq!(
             lines,
-            "warn  protect \"vip-*.mesos\" keeps 2 names of tasks from being published: \
-             vip-1.mesos., vip-2.mesos.; narrow the pattern, or rename the tasks\n\
+            "warn  protect \"vip-*.mesos\" keeps 2 desired names from being published: \
+             vip-1.mesos., vip-2.mesos.; narrow the pattern, if they should be\n\
              warn  1 RRset of more than 100 records: b.mesos. A (101); BIND takes no more unless \
              max-records-per-type says so; then they are cut\n"
         );

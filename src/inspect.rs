@@ -68,7 +68,7 @@ impl<'t> Inspection<'t> {
         if !answer.authoritative {
             return Err(Trouble::NoZone("the server answers without authority".to_owned()));
         }
-        let update_key = match keys.update.name() == keys.transfer.name() {
+        let update_key = match self.target.update_key == self.target.transfer_key {
             true => None,
             false => self.soa(&keys.update).await.err(),
         };

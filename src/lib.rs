@@ -60,6 +60,7 @@
 //! - [`server`]: the bundled server's sockets
 //! - [`daemon`]: what `run` runs
 //! - [`inspect`]: what a name server lets a target do
+//! - [`canvass`]: what each master and election tells
 //! - [`check`]: what `check` looks at
 //! - [`cli`]: the commands
 //!
@@ -69,6 +70,7 @@
 //! what the server has.
 
 pub mod answer;
+pub mod canvass;
 pub mod catalog;
 pub mod check;
 pub mod cli;
