@@ -157,7 +157,7 @@ impl Right {
         match self {
             Right::Granted => "allowed".to_owned(),
             Right::Denied(Rcode::REFUSED) => "the server answered REFUSED: its policy does not \
-                allow it, or the zone is frozen"
+                allow it, it is a secondary, or the zone is frozen"
                 .to_owned(),
             Right::Denied(Rcode::NOTAUTH) => "the server answered NOTAUTH: it is not the zone's \
                 primary, or does not allow it"
@@ -527,7 +527,8 @@ mod tests {
             &[(Type::SRV, Right::Denied(Rcode::REFUSED)), (Type::TXT, Right::DeniedKey)],
             "ok    update of A, AAAA below mesos.: allowed\n\
              FAIL  update of SRV below mesos.: the server answered REFUSED: its policy does not \
-             allow it, or the zone is frozen; allow the key k. to update SRV below mesos.\n\
+             allow it, it is a secondary, or the zone is frozen; allow the key k. to update SRV \
+             below mesos.\n\
              FAIL  update of TXT at _mesozone.mesos.: the server answered NOTAUTH (BADKEY), as Knot \
              does where its acl does not allow it; allow the key k. to update TXT at \
              _mesozone.mesos.\n",

@@ -49,8 +49,8 @@ fn data(rtype: Type, absent: &Name) -> Rdata {
 ///
 /// - the deletion of a record that is not there is refused by Knot and PowerDNS, and by BIND but
 ///   for SRV and PTR, where BIND looks only at what is there;
-/// - an addition whose prerequisite cannot hold is refused by BIND, which looks at rights first
-///   (since 9.16.37 and 9.18.11), and PowerDNS looks at the prerequisite first.
+/// - an addition whose prerequisites cannot hold is refused by BIND, which looks at rights first
+///   (since 9.16.37 and 9.18.11), but not by PowerDNS, which looks at the prerequisites first.
 pub fn updates(place: &Place<'_>, rtype: Type, ids: [u16; 2]) -> Vec<Vec<u8>> {
     let (name, data) = (place.of(rtype), data(rtype, place.absent));
     let message = |id| {
@@ -63,8 +63,10 @@ pub fn updates(place: &Place<'_>, rtype: Type, ids: [u16; 2]) -> Vec<Vec<u8>> {
     let mut messages = vec![deletion.finish()];
     if rtype == Type::SRV {
         let mut addition = message(ids[1]);
-        // RFC 2136, section 2.4.1: the RRset exists, whatever it holds.
+        // RFC 2136, sections 2.4.1 and 2.4.3: the RRset is there and is not. One of them fails even
+        // where a wildcard were to count.
         addition.record(1, (name, rtype, CLASS_ANY), Ttl::ZERO, None);
+        addition.record(1, (name, rtype, CLASS_NONE), Ttl::ZERO, None);
         addition.record(2, (name, rtype, CLASS_IN), Ttl::ZERO, Some(&data));
         messages.push(addition.finish());
     }
@@ -73,8 +75,8 @@ pub fn updates(place: &Place<'_>, rtype: Type, ids: [u16; 2]) -> Vec<Vec<u8>> {
 
 /// Whether the answer to one of [`updates`] means that the key has the right.
 pub fn grants(rcode: Rcode) -> bool {
-    // The second for the prerequisite that cannot hold.
-    [Rcode::NOERROR, Rcode::NXRRSET].contains(&rcode)
+    // The others for prerequisites that cannot hold.
+    [Rcode::NOERROR, Rcode::NXRRSET, Rcode::YXRRSET].contains(&rcode)
 }
 
 /// Seconds by which clocks are known to differ, ahead of ours above zero.
@@ -154,17 +156,18 @@ mod tests {
     }
 
     #[test]
-    fn no_probe_adds_anything_without_a_prerequisite_that_cannot_hold() {
+    fn no_probe_adds_anything_without_prerequisites_that_cannot_hold() {
         for rtype in TYPES {
             for message in messages(rtype) {
                 let (header, mut reader) = Reader::behind_question(&message).unwrap();
-                for _ in 0..header.counts[1] {
-                    let needed = reader.record().unwrap();
-                    assert_eq!((needed.owner, needed.class), ("x.mesos".parse().unwrap(), 255));
-                }
+                let needed: Vec<u16> = (0..header.counts[1])
+                    .map(|_| reader.record().unwrap())
+                    .inspect(|needed| assert_eq!(needed.owner, "x.mesos".parse().unwrap()))
+                    .map(|needed| needed.class)
+                    .collect();
                 let step = reader.record().unwrap();
                 assert_eq!((step.rtype, header.counts[2]), (rtype, 1));
-                assert!(step.class == CLASS_NONE || header.counts[1] == 1, "{rtype}");
+                assert!(step.class == CLASS_NONE || needed == [CLASS_ANY, CLASS_NONE], "{rtype}");
                 assert!(reader.is_at_end());
             }
         }
