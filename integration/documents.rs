@@ -153,7 +153,7 @@ fn the_first_contact_of_the_readme_is_what_the_program_prints() {
 
 /// Compares with a committed file; `GOLDEN_UPDATE=always` writes it.
 #[track_caller]
-fn golden(path: &str, text: &str) {
+pub(crate) fn golden(path: &str, text: &str) {
     if std::env::var_os("GOLDEN_UPDATE").is_some_and(|how| how == "always") {
         std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), text).unwrap();
     }
@@ -182,8 +182,9 @@ fn what_the_readme_names_is_there() {
         assert!(output.status.success(), "{args:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let every =
-        ["run", "diff", "sync", "records"].map(|command| help(&[command, "--help"])).concat();
+    let every = ["run", "diff", "sync", "records", "check"]
+        .map(|command| help(&[command, "--help"]))
+        .concat();
     for document in [&readme, &read("examples/README.md"), &read("CHANGELOG.md")] {
         for option in document.split([' ', '`', '\n']).filter(|word| word.starts_with("--")) {
             let is_cargos = ["--release", "--example", "--", "--help"].contains(&option);

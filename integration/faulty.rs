@@ -43,7 +43,7 @@ impl Site {
 
     fn connect(&self, to: SocketAddr) -> Connection {
         let server = Endpoint::parse(&to.to_string()).unwrap();
-        self.runtime.block_on(Connection::open(&server)).unwrap()
+        self.runtime.block_on(Connection::open(&server, None)).unwrap()
     }
 
     /// Sends an update that makes a name, over a connection of its own, and has its answer.
@@ -141,7 +141,7 @@ fn a_message_held_back_is_carried_out_once_it_is_delivered() {
         site.proxy.arm(Which::Update(1), Fault::Hold);
         let waits = async {
             let server = Endpoint::parse(&site.proxy.addr().to_string()).unwrap();
-            let mut over = Connection::open(&server).await.unwrap();
+            let mut over = Connection::open(&server, None).await.unwrap();
             over.send_update(addition("late"), &site.key).await.unwrap();
             over.receive_update(&site.key).await.map(|answered| answered.rcode)
         };

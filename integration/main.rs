@@ -2,6 +2,7 @@
 mod answering;
 mod asking;
 mod cases;
+mod checking;
 mod documents;
 mod election;
 mod failover;

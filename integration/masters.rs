@@ -1,7 +1,7 @@
 //! The masters over HTTP: found whoever leads, believed only when whole, and every trouble told in
 //! one line.
 
-mod canned;
+pub(crate) mod canned;
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -60,6 +60,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) extra: &'a str,
     /// Of the key `mesozone`.
     pub(crate) algorithm: &'a str,
+    /// The types that the key may update; none: what the examples grant.
+    pub(crate) types: &'a [&'a str],
 }
 
 impl Default for Setup<'_> {
@@ -72,6 +74,7 @@ impl Default for Setup<'_> {
             clock: 0,
             extra: "",
             algorithm: "hmac-sha256",
+            types: &[],
         }
     }
 }

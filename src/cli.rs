@@ -13,10 +13,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::check;
 use crate::cluster::Numbered;
 use crate::config::{Config, Watch as Watching};
 use crate::daemon;
 use crate::fence::{Found, Owner};
+use crate::findings::{self, Level};
 use crate::held::{Approval, PlanId};
 use crate::masters::Masters;
 use crate::pass::{Order, Passed};
@@ -85,6 +87,12 @@ enum Command {
         /// Replace the fence of exactly this owner.
         #[arg(long, value_name = "OWNER", value_parser = Owner::parse)]
         take_over: Option<Owner>,
+    },
+    /// Say line by line what works, and change nothing. Exits 0 if all is well, 1 for warnings, 2
+    /// for failures.
+    Check {
+        #[command(flatten)]
+        choice: Choice,
     },
     /// Print the desired records.
     Records {
@@ -160,6 +168,8 @@ pub fn main() -> ExitCode {
 fn start_log(cli: &Cli) {
     let level = match (cli.verbose, &cli.command) {
         (0, Command::Run) => "mesozone=info",
+        // What would be a warning is a line of its result.
+        (0, Command::Check { .. }) => "mesozone=error",
         (0, _) => "mesozone=warn",
         (1, Command::Run) => "mesozone=debug",
         (1, _) => "mesozone=info",
@@ -198,7 +208,8 @@ fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()
 }
 
 async fn run(cli: Cli) -> Result<Ending> {
-    let config = load(cli.config.as_deref())?;
+    let path = configuration(cli.config.as_deref())?;
+    let config = load(path)?;
     match cli.command {
         Command::Run => run_daemon(&config).await,
         Command::Diff { source, choice, format } => diff(&config, &source, &choice, format).await,
@@ -206,6 +217,7 @@ async fn run(cli: Cli) -> Result<Ending> {
             let approve = approve.iter().map(|word| Approve::read(word)).collect::<Result<_>>()?;
             sync(&config, &source, &choice, &Asked { approve, take_over }).await
         }
+        Command::Check { choice } => check(path, &config, &choice).await,
         Command::Records { source, format } => {
             let snapshot = snapshot(&config, &source).await?;
             print_records(&snapshot, format)?;
@@ -216,14 +228,18 @@ async fn run(cli: Cli) -> Result<Ending> {
     }
 }
 
-fn load(path: Option<&Path>) -> Result<Config> {
-    let path =
-        match path {
-            Some(path) => path,
-            None => DEFAULT_CONFIGS.iter().map(Path::new).find(|path| path.exists()).with_context(
-                || format!("no configuration: neither {}", DEFAULT_CONFIGS.join(" nor ")),
-            )?,
-        };
+fn configuration(path: Option<&Path>) -> Result<&Path> {
+    match path {
+        Some(path) => Ok(path),
+        None => {
+            DEFAULT_CONFIGS.iter().map(Path::new).find(|path| path.exists()).with_context(|| {
+                format!("no configuration: neither {}", DEFAULT_CONFIGS.join(" nor "))
+            })
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Config> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     Config::parse(&text).with_context(|| format!("{}", path.display()))
@@ -356,6 +372,11 @@ fn chosen(config: &Config, choice: &Choice) -> Result<Vec<Target>> {
     if config.targets.is_empty() {
         bail!("no [[target]] is configured");
     }
+    Ok(daemon::targets(&narrowed(config, choice)?)?)
+}
+
+/// The configuration with the chosen targets only.
+fn narrowed(config: &Config, choice: &Choice) -> Result<Config> {
     for name in &choice.target {
         if !config.targets.iter().any(|target| target.name == *name) {
             let known: Vec<&str> = config.targets.iter().map(|target| &*target.name).collect();
@@ -364,7 +385,21 @@ fn chosen(config: &Config, choice: &Choice) -> Result<Vec<Target>> {
     }
     let mut config = config.clone();
     config.targets.retain(|t| choice.target.is_empty() || choice.target.contains(&t.name));
-    Ok(daemon::targets(&config)?)
+    Ok(config)
+}
+
+async fn check(path: &Path, config: &Config, choice: &Choice) -> Result<Ending> {
+    let mut worst = Level::Well;
+    let tell = |found: Vec<findings::Finding>| {
+        worst = worst.max(findings::worst(&found));
+        say(&findings::text(&found, style()))
+    };
+    check::check(path, &narrowed(config, choice)?, tell).await?;
+    Ok(match worst {
+        Level::Well => Ending::Well,
+        Level::Warning => Ending::Changes,
+        Level::Failure => Ending::Trouble,
+    })
 }
 
 async fn diff(

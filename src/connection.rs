@@ -15,8 +15,8 @@ use crate::name::Name;
 use crate::rr::{Rdata, Serial, Ttl, Type};
 use crate::tls::{HandshakeError, Tls};
 use crate::transfer::{Ask, Item, Outcome, Transfer, TransferError};
-use crate::tsig::{self, Key, Mac, TsigError, Verifier};
-use crate::wire::{CLASS_IN, Header, Rcode, Reader, WireError, Writer};
+use crate::tsig::{self, Key, Mac, Stamp, TsigError, Verifier};
+use crate::wire::{CLASS_IN, Header, Rcode, Reader, Soa, WireError, Writer};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a reply is awaited. PowerDNS takes 17 s to delete 200 names of 100,000.
@@ -79,6 +79,34 @@ pub struct Answered {
     pub latency: Duration,
 }
 
+/// The SOA that a server answered.
+#[derive(Clone, Debug)]
+pub struct SoaAnswer {
+    pub soa: Soa,
+    /// Whether it is an answer with authority.
+    pub authoritative: bool,
+    /// By the server's clock; none where nothing was signed.
+    pub signed_at: Option<u64>,
+}
+
+impl SoaAnswer {
+    fn read(
+        reply: &[u8],
+        zone: &Name,
+        signed_at: Option<u64>,
+    ) -> Result<SoaAnswer, ConnectionError> {
+        let (header, mut reader) = Reader::behind_question(reply)?;
+        for _ in 0..header.counts[1] {
+            let record = reader.record()?;
+            if record.rtype == Type::SOA && record.owner == *zone {
+                let authoritative = header.flags & Header::AA != 0;
+                return Ok(SoaAnswer { soa: record.soa()?, authoritative, signed_at });
+            }
+        }
+        Err(ConnectionError::NoZone)
+    }
+}
+
 struct Unanswered {
     id: u16,
     mac: Mac,
@@ -131,6 +159,34 @@ impl Connection {
         Err(ConnectionError::NoZone)
     }
 
+    /// The zone's SOA, asked with a signature of any time.
+    pub async fn soa(
+        &mut self,
+        zone: &Name,
+        key: &Key,
+        stamp: Stamp,
+    ) -> Result<SoaAnswer, ConnectionError> {
+        let (reply, signed_at) = self.ask_at(zone, Type::SOA, key, stamp).await?;
+        SoaAnswer::read(&reply, zone, signed_at)
+    }
+
+    /// The zone's SOA as anybody is told it.
+    pub async fn plain_soa(&mut self, zone: &Name) -> Result<SoaAnswer, ConnectionError> {
+        let mut writer = Writer::new(random_id(), 0);
+        writer.question(zone, Type::SOA, CLASS_IN);
+        let request = writer.finish();
+        self.send(&request).await?;
+        let reply = self.receive(REPLY_LIMIT).await?;
+        let header = Header::parse(&reply)?;
+        if request[..2] != reply[..2] || !header.is_response() {
+            return Err(ConnectionError::OtherId);
+        }
+        match header.rcode() {
+            Rcode::NOERROR => SoaAnswer::read(&reply, zone, None),
+            rcode => Err(ConnectionError::Rcode(rcode)),
+        }
+    }
+
     /// The data of the TXT records at a name.
     pub async fn txt(&mut self, name: &Name, key: &Key) -> Result<Vec<Rdata>, ConnectionError> {
         let reply = match self.ask(name, Type::TXT, key).await {
@@ -155,6 +211,17 @@ impl Connection {
         rtype: Type,
         key: &Key,
     ) -> Result<Vec<u8>, ConnectionError> {
+        self.ask_at(name, rtype, key, Stamp::usual(now())).await.map(|(reply, _)| reply)
+    }
+
+    /// The same with a signature of any time, and the time that the answer was signed at.
+    async fn ask_at(
+        &mut self,
+        name: &Name,
+        rtype: Type,
+        key: &Key,
+        stamp: Stamp,
+    ) -> Result<(Vec<u8>, Option<u64>), ConnectionError> {
         let mut message = Message::new(random_id(), MessageType::Query, OpCode::Query);
         let labels = name.labels().map(|label| label.into_owned());
         let mut owner = HickoryName::from_labels(labels.collect::<Vec<_>>())
@@ -165,16 +232,17 @@ impl Connection {
         message.add_query(query);
         let mut octets = message.to_vec().map_err(ConnectionError::Question)?;
         let id = message.metadata.id;
-        let mac = tsig::sign(&mut octets, key, now());
+        let (mac, sent_at) = (tsig::sign_at(&mut octets, key, stamp), now());
         self.send(&octets).await?;
         let reply = self.receive(REPLY_LIMIT).await?;
         let header = Header::parse(&reply)?;
         if header.id != id || !header.is_response() {
             return Err(ConnectionError::OtherId);
         }
-        Verifier::new(key, mac).take(&reply, now())?;
+        let mut verifier = Verifier::new(key, mac);
+        verifier.take(&reply, stamp.time + now().saturating_sub(sent_at))?;
         match header.rcode() {
-            Rcode::NOERROR => Ok(reply),
+            Rcode::NOERROR => Ok((reply, verifier.signed_at())),
             rcode => Err(ConnectionError::Rcode(rcode)),
         }
     }

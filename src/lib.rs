@@ -36,14 +36,17 @@
 //! - [`quarantine`]: names that a server refuses
 //! - [`plan`]: what would change, and what of it may
 //! - [`report`]: plans for people and programs
+//! - [`findings`]: what a check found, a line each
 //! - [`update`]: approved changes into messages, RFC 2136
 //! - [`pace`]: how many messages at a time
 //! - [`transfer`]: AXFR and IXFR
 //! - [`reading`]: what a transfer tells of our space
 //! - [`drift`]: what others change in our space
+//! - [`probe`]: questions that tell rights and clocks, and change nothing
 //! - [`answer`]: a question into its answer
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
+//! - [`diagnosis`]: what was seen into findings
 //!
 //! Then the shells, which own sockets, clocks and files:
 //!
@@ -66,16 +69,21 @@
 //! - [`pass`]: reading, planning, writing and verifying once
 //! - [`server`]: the bundled server's sockets
 //! - [`daemon`]: what `run` runs
+//! - [`inspect`]: what a name server lets a target do
+//! - [`canvass`]: what each master and election tells
+//! - [`check`]: what `check` looks at
 //! - [`cli`]: the commands
 //!
 //! What is deliberately absent: no pure file knows a socket, a clock, a log, a lock or a random
-//! number; nothing below the command line knows that dry runs exist; nothing can be sent to a
-//! server that [`plan::approve`] did not let through; nothing is remembered of what was sent but
+//! number; nothing below the command line knows that dry runs exist; no change can be sent
+//! to a server that [`plan::approve`] did not let through; nothing is remembered of what was sent but
 //! what the server has.
 
 pub mod answer;
 pub mod candidacy;
+pub mod canvass;
 pub mod catalog;
+pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -84,13 +92,16 @@ pub mod course;
 pub mod current;
 pub mod cut;
 pub mod daemon;
+pub mod diagnosis;
 pub mod drift;
 pub mod election;
 pub mod events;
 pub mod fence;
+pub mod findings;
 pub mod follow;
 pub mod held;
 pub mod http;
+pub mod inspect;
 pub mod label;
 pub mod live;
 pub mod mark;
@@ -101,6 +112,7 @@ pub mod name;
 pub mod pace;
 pub mod pass;
 pub mod plan;
+pub mod probe;
 pub mod publish;
 pub mod quarantine;
 pub mod reading;

@@ -96,6 +96,14 @@ pub struct Whole {
     pub subscription: Option<Subscription>,
 }
 
+/// What a master is, by its answer to who wants the state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    Leads,
+    /// It sends those who ask there.
+    Follows(Base),
+}
+
 /// Why one master gave no state.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterError {
@@ -121,6 +129,8 @@ pub enum MasterError {
     State(#[from] StateError),
     #[error("it does not say who it is")]
     Leader(#[source] serde_json::Error),
+    #[error("it does not say its version")]
+    Version(#[source] serde_json::Error),
     #[error("the event stream")]
     Stream(#[from] StreamError),
 }
@@ -249,6 +259,34 @@ impl Masters {
             }
         }
         (bases, failures)
+    }
+
+    /// Every master named or elected, after the elections were given the time to tell.
+    pub async fn everyone(&self) -> Vec<Base> {
+        let mut everyone: Vec<Base> = self.bases().await.0.into();
+        let place = |base: &Base| {
+            let is = |m: &config::Master| (m.scheme, m.endpoint.authority(5050));
+            self.configured.iter().position(|m| is(m) == (base.scheme, base.authority.clone()))
+        };
+        everyone.sort_by_key(|base| place(base).unwrap_or(usize::MAX));
+        everyone
+    }
+
+    /// What this master is.
+    pub async fn role(&self, base: &Base) -> Result<Role, MasterError> {
+        let url = format!("{base}{STATE}");
+        let response = self.http.get(&url).await.map_err(MasterError::Http)?;
+        match response.status() {
+            StatusCode::OK => Ok(Role::Leads),
+            StatusCode::TEMPORARY_REDIRECT => redirected(base, STATE, &response).map(Role::Follows),
+            status => Err(MasterError::Status(status)),
+        }
+    }
+
+    /// This master's version.
+    pub async fn version(&self, base: &Base) -> Result<String, MasterError> {
+        let body = self.get(base, "/version").await?.bytes().await.map_err(MasterError::Body)?;
+        mesos::version(&body).map_err(MasterError::Version)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

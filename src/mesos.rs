@@ -180,6 +180,15 @@ pub fn master_v1(text: &[u8]) -> serde_json::Result<Leader> {
     })
 }
 
+/// The version in what `/version` answers.
+pub fn version(text: &[u8]) -> serde_json::Result<String> {
+    #[derive(Deserialize)]
+    struct Raw {
+        version: String,
+    }
+    serde_json::from_slice(text).map(|raw: Raw| raw.version)
+}
+
 /// A text that is copied only if it has escapes.
 #[derive(Deserialize)]
 pub(crate) struct Text<'t>(#[serde(borrow)] pub(crate) Cow<'t, str>);

@@ -36,7 +36,7 @@ pub enum Style {
 }
 
 impl Style {
-    fn paint(self, colour: &str, text: &str) -> String {
+    pub(crate) fn paint(self, colour: &str, text: &str) -> String {
         match self {
             Style::Plain => text.to_owned(),
             Style::Coloured => format!("\x1b[{colour}m{text}\x1b[0m"),

@@ -45,10 +45,13 @@ pub fn pair(secret: &Secret) -> Result<Zeroizing<String>, SecretError> {
     }
 }
 
+/// Whether everybody on this machine can read a file.
+pub fn others_can_read(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+}
+
 fn warn_if_open(path: &Path) {
-    let others_read =
-        std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
-    if others_read {
+    if others_can_read(path) {
         warn!("others can read the secret in {}: chmod o-r", path.display());
     }
 }

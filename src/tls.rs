@@ -61,6 +61,7 @@ pub enum HandshakeError {
 }
 
 /// How one target's server proves who it is.
+#[derive(Clone)]
 pub struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,

@@ -221,9 +221,27 @@ fn statement_words(text: &str) -> Zeroizing<Vec<String>> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mac(Vec<u8>);
 
+/// When a request says it was signed, and by how many seconds the server's clock may differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    pub time: u64,
+    pub fudge: u16,
+}
+
+impl Stamp {
+    pub fn usual(now: u64) -> Stamp {
+        Stamp { time: now, fudge: FUDGE }
+    }
+}
+
 /// Signs a finished request, RFC 8945, section 5.1, and returns the code that its answer rests on.
 pub fn sign(message: &mut Vec<u8>, key: &Key, now: u64) -> Mac {
-    let variables = Variables { time: now, fudge: FUDGE, error: 0, other: &[] };
+    sign_at(message, key, Stamp::usual(now))
+}
+
+/// The same with any time and any fudge.
+pub fn sign_at(message: &mut Vec<u8>, key: &Key, stamp: Stamp) -> Mac {
+    let variables = Variables { time: stamp.time, fudge: stamp.fudge, error: 0, other: &[] };
     let mut mac = key.mac(&[message, &variables.whole(key)]);
     mac.truncate(key.mac_len);
     append(message, key, &variables, &mac);
@@ -319,6 +337,7 @@ pub struct Verifier<'k> {
     key: &'k Key,
     prior: Mac,
     first: bool,
+    signed_at: Option<u64>,
     /// Messages since the last signed one, as digested.
     unsigned: Vec<u8>,
     unsigned_count: usize,
@@ -327,7 +346,8 @@ pub struct Verifier<'k> {
 impl<'k> Verifier<'k> {
     /// A verifier of the answer to the request that [`sign`] gave `request` for.
     pub fn new(key: &'k Key, request: Mac) -> Verifier<'k> {
-        Verifier { key, prior: request, first: true, unsigned: Vec::new(), unsigned_count: 0 }
+        let (unsigned, signed_at) = (Vec::new(), None);
+        Verifier { key, prior: request, first: true, signed_at, unsigned, unsigned_count: 0 }
     }
 
     /// Takes the next message. The first must be signed; later ones may go unsigned for a while,
@@ -353,9 +373,16 @@ impl<'k> Verifier<'k> {
         }
         self.prior = mac;
         self.first = false;
+        self.signed_at = Some(found.time);
         self.unsigned.clear();
         self.unsigned_count = 0;
         Ok(())
+    }
+
+    /// When the server signed the last message, by its own clock; PowerDNS repeats what the
+    /// request said.
+    pub fn signed_at(&self) -> Option<u64> {
+        self.signed_at
     }
 
     /// Whether every message taken is now vouched for.

@@ -117,6 +117,23 @@ impl Header {
     }
 }
 
+/// What an SOA record says, less the timers of secondaries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Soa {
+    pub primary: Name,
+    pub responsible: Name,
+    pub serial: Serial,
+    pub minimum: Ttl,
+    pub ttl: Ttl,
+}
+
+impl Soa {
+    /// For how long the absence of a name is remembered, RFC 2308, section 5.
+    pub fn negative_ttl(&self) -> Ttl {
+        Ttl::from_secs(self.minimum.secs().min(self.ttl.secs()))
+    }
+}
+
 /// A record as it stands in a message. The data may hold compressed names: [`Record::rdata`]
 /// reads it in the message's light.
 #[derive(Clone)]
@@ -169,6 +186,16 @@ impl<'m> Record<'m> {
         let mut reader = self.reader();
         let name = reader.name()?;
         if reader.is_at_end() { Ok(name) } else { Err(WireError::Rdata(self.rtype)) }
+    }
+
+    /// SOA data, RFC 1035, section 3.3.13.
+    pub fn soa(&self) -> Result<Soa, WireError> {
+        let mut reader = self.reader();
+        let (primary, responsible) = (reader.name()?, reader.name()?);
+        let serial = Serial(reader.u32()?);
+        reader.take(12)?;
+        let minimum = Ttl::from_secs(reader.u32()?);
+        Ok(Soa { primary, responsible, serial, minimum, ttl: self.ttl })
     }
 
     /// The serial of SOA data, RFC 1035, section 3.3.13.

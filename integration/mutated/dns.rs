@@ -288,7 +288,7 @@ fn serve(listener: &TcpListener, told: &std::sync::mpsc::Receiver<Vec<Change>>) 
 /// What a question came to; none if its answer was refused.
 async fn asked(server: SocketAddr, kind: usize) -> Option<String> {
     let server = Endpoint::parse(&server.to_string()).expect("an address");
-    let mut connection = Connection::open(&server).await.expect("a server that listens");
+    let mut connection = Connection::open(&server, None).await.expect("a server that listens");
     let (zone, key) = (name("mesos"), key());
     match kind {
         0 => connection.serial(&zone, &key).await.ok().map(|serial| serial.to_string()),

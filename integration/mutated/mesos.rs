@@ -1,5 +1,7 @@
 //! What masters and ZooKeeper tell.
 
+use std::time::Duration;
+
 use std::fmt::Debug;
 
 use mesozone::catalog::Catalog;
@@ -83,12 +85,12 @@ fn rules() -> Rules {
 
 /// Makes the names of a cluster, whatever is in it.
 fn named(cluster: Cluster) -> Said {
-    let mut catalog = Catalog::new(rules());
-    catalog.update(cluster);
+    let mut catalog = Catalog::new(rules(), Duration::ZERO);
+    catalog.update(cluster, Duration::ZERO);
     for (key, _, _) in catalog.zone().records() {
         prop_assert!(key.name.is_within(&rules().domain) && key.name.wire_len() <= NAME_MAX);
     }
-    catalog.update(Cluster::default());
+    catalog.update(Cluster::default(), Duration::ZERO);
     prop_assert!(catalog.zone().is_empty(), "a record stays behind its cluster");
     Ok(())
 }

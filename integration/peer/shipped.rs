@@ -74,9 +74,12 @@ impl Layout<'_> {
         self.write("mesos.zone", &(zone + self.setup.records + "\n"));
     }
 
-    /// What the examples grant in the domain's zone, or what belongs to a reverse zone.
+    /// What the test grants, what the examples grant in the domain's zone, or what belongs to a
+    /// reverse zone.
     fn types(&self) -> &[&str] {
-        if self.setup.zone.ends_with(".arpa") {
+        if !self.setup.types.is_empty() {
+            self.setup.types
+        } else if self.setup.zone.ends_with(".arpa") {
             &["PTR", "TXT"]
         } else {
             &["A", "AAAA", "SRV", "TXT"]
