@@ -2,6 +2,7 @@
 //! Where `MESOZONE_CASES` names a folder of further cases, those run too.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mesozone::catalog::Catalog;
 use mesozone::cluster::{Endpoint, Numbered};
@@ -54,8 +55,8 @@ fn records_of(folder: &Path) -> Vec<String> {
     let masters = case.masters.iter().map(|text| Endpoint::parse(text).unwrap());
     cluster.masters = Numbered::Told(masters.collect());
     cluster.resolve(&[("localhost".into(), vec!["127.0.0.1".parse().unwrap()])].into());
-    let mut catalog = Catalog::new(case.rules());
-    catalog.update(cluster);
+    let mut catalog = Catalog::new(case.rules(), Duration::ZERO);
+    catalog.update(cluster, Duration::ZERO);
     let mut lines: Vec<String> = catalog
         .zone()
         .records()

@@ -15,9 +15,8 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub(crate) use crate::masters::canned::{Canned, Nobody, answer};
+pub(crate) use crate::masters::canned::{Authority, Canned, Nobody, answer};
 
-use crate::masters::canned::Authority;
 use crate::peer::{Setup, on_every_peer};
 use crate::simulated::Simulated;
 use crate::site::{Ran, Site, state};

@@ -63,6 +63,17 @@ impl Daemon {
         self.process.try_wait().unwrap().is_none()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends it a signal, `STOP` or `CONT`.
+    #[track_caller]
+    pub(crate) fn signal(&self, name: &str) {
+        let args = [format!("-{name}"), self.id().to_string()];
+        assert!(std::process::Command::new("kill").args(args).status().unwrap().success());
+    }
+
     /// Asks it to stop and waits for its end.
     pub(crate) fn stop(mut self) -> (i32, Vec<String>) {
         let id = self.process.id().to_string();

@@ -55,10 +55,17 @@ impl Site {
     /// Writes the configuration: one target, more lines for it, more tables.
     pub(crate) fn configure(&self, server: &str, key: PathBuf, target: &str, more: &str) {
         let key = key.display();
+        // A test that waits for a name to vanish says so.
+        let more = match more.contains("[zone]") {
+            true => more.replacen("[zone]", "[zone]\nhold_down = \"0s\"", 1),
+            false => format!("[zone]\nhold_down = \"0s\"\n{more}"),
+        };
+        // And so does one that waits for an approval of what would go.
+        let limit = if target.contains("max_shrink") { "" } else { "max_shrink = \"off\"\n" };
         let text = format!(
             "[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n\
              [[target]]\nname = \"lab\"\nserver = \"{server}\"\ntsig_key_file = \"{key}\"\n\
-             check_interval = \"1s\"\n{target}\n{more}\n"
+             check_interval = \"1s\"\n{limit}{target}\n{more}\n"
         );
         std::fs::write(self.config(), text).unwrap();
     }

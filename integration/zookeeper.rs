@@ -108,7 +108,7 @@ pub(crate) async fn admin(servers: &[Server]) -> Client {
     admin_as(servers, None).await
 }
 
-async fn admin_as(servers: &[Server], auth: Option<&str>) -> Client {
+pub(crate) async fn admin_as(servers: &[Server], auth: Option<&str>) -> Client {
     let addresses: Vec<String> = servers.iter().map(|server| server.addr().to_string()).collect();
     let connector = Client::connector().with_session_timeout(Duration::from_secs(10));
     let connector = match auth {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -33,10 +34,11 @@ pub struct Catalog {
 struct TasksOnAgents(HashMap<AgentId, BTreeSet<(FrameworkId, Arc<str>)>>);
 
 impl Catalog {
-    pub fn new(rules: Rules) -> Catalog {
+    /// A name vanishes `hold_down` after the last thing it stands for.
+    pub fn new(rules: Rules, hold_down: Duration) -> Catalog {
         let cluster = Cluster::default();
         let mut catalog = Catalog {
-            tally: Tally::new(rules.ttl),
+            tally: Tally::new(rules.ttl, hold_down),
             memo: Memo::new(rules),
             on_agents: None,
             skipped: OrdMap::new(),
@@ -53,6 +55,16 @@ impl Catalog {
         self.tally.zone()
     }
 
+    /// Lets names vanish that nothing contributes to and that are due at `now`.
+    pub fn expire(&mut self, now: Duration) {
+        self.tally.advance(now);
+    }
+
+    /// When the next name vanishes to which nothing contributes.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.tally.next_due()
+    }
+
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
@@ -67,8 +79,10 @@ impl Catalog {
         &self.unknown
     }
 
-    /// Makes the zone that of `cluster`, at the cost of what changed.
-    pub fn update(&mut self, mut cluster: Cluster) {
+    /// Makes the zone that of `cluster` at `now`, by a clock that only goes forward, at the cost
+    /// of what changed.
+    pub fn update(&mut self, mut cluster: Cluster, now: Duration) {
+        self.tally.advance(now);
         let old = std::mem::take(&mut self.cluster);
         share(&old.agents, &mut cluster.agents);
         share(&old.frameworks, &mut cluster.frameworks);
@@ -330,22 +344,22 @@ mod tests {
 
     /// The zone made at once of what the last update gave.
     fn made_afresh(unhealthy: Unhealthy, cluster: &Cluster) -> Zone {
-        let mut catalog = Catalog::new(rules(unhealthy));
-        catalog.update(cluster.clone());
+        let mut catalog = Catalog::new(rules(unhealthy), Duration::ZERO);
+        catalog.update(cluster.clone(), Duration::ZERO);
         catalog.zone().clone()
     }
 
     #[test]
     fn a_changed_task_costs_the_same_after_ten_thousand_changes() {
         let mut cluster = cluster_of(5_000);
-        let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
-        catalog.update(cluster.clone());
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+        catalog.update(cluster.clone(), Duration::ZERO);
         let mut current = Current::of_reading(catalog.zone(), catalog.zone());
         let mut visit = |number: usize| {
             let id = number * 7 % 5_000;
             let name = format!("app{}", id / 5);
             cluster.tasks.insert(key(id, id % 10), task(&name, 10_000 + number as u32, None));
-            catalog.update(cluster.clone());
+            catalog.update(cluster.clone(), Duration::ZERO);
             COMPARED.set(0);
             let differing = current.differing(catalog.zone());
             let visited = COMPARED.get();
@@ -397,7 +411,7 @@ mod tests {
     fn cost(catalog: &mut Catalog, cluster: &Cluster) -> (usize, usize) {
         MADE.set(0);
         COMPARED.set(0);
-        catalog.update(cluster.clone());
+        catalog.update(cluster.clone(), Duration::ZERO);
         (MADE.get(), COMPARED.get())
     }
 
@@ -405,8 +419,8 @@ mod tests {
     fn one_changed_task_costs_the_same_among_a_thousand_and_among_fifty_thousand() {
         let costs = [1_000, 50_000].map(|tasks| {
             let mut cluster = cluster_of(tasks);
-            let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
-            catalog.update(cluster.clone());
+            let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+            catalog.update(cluster.clone(), Duration::ZERO);
             [7, 501, 502].map(|id| {
                 cluster.tasks.insert(key(id, id % 10), task(&format!("app{}", id / 5), 9, None));
                 cost(&mut catalog, &cluster)
@@ -420,8 +434,8 @@ mod tests {
     fn agents_that_come_make_only_the_records_of_their_tasks() {
         let mut cluster = cluster_of(5_000);
         let agents = std::mem::take(&mut cluster.agents);
-        let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
-        catalog.update(cluster.clone());
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+        catalog.update(cluster.clone(), Duration::ZERO);
         assert_eq!(catalog.skipped().len(), 5_001, "no leader, and tasks before their agents");
         for (id, agent) in &agents {
             cluster.agents.insert(id.clone(), agent.clone());
@@ -441,18 +455,18 @@ mod tests {
         let mut cluster = cluster(10);
         let app = (0..20_000).map(|id| (key(id, id % 10), task("app", id as u32, None)));
         cluster.tasks = app.collect();
-        let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
         let (_, compared) = cost(&mut catalog, &cluster);
         assert!(compared < 1_000, "{compared}");
         assert_eq!(catalog.zone().record_count(), catalog.zone().records().count());
-        catalog.update(Cluster::default());
+        catalog.update(Cluster::default(), Duration::ZERO);
         assert!(catalog.zone().is_empty());
     }
 
     #[test]
     fn a_full_read_of_the_same_shares_what_was_published() {
-        let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
-        catalog.update(cluster_of(1_000));
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+        catalog.update(cluster_of(1_000), Duration::ZERO);
         let tasks = catalog.cluster().tasks.clone();
         assert_eq!(cost(&mut catalog, &cluster_of(1_000)), (0, 0));
         assert!(catalog.cluster().tasks.ptr_eq(&tasks));
@@ -538,19 +552,78 @@ mod tests {
                 (prop::collection::vec(event(), 1..4), any::<bool>()), 1..30
             ),
         ) {
-            let mut catalog = Catalog::new(rules(Unhealthy::Withhold));
+            let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+            let mut held = held_down();
             let mut now = cluster(2);
-            for (events, again) in updates {
+            for (at, (events, again)) in (0..).step_by(9).map(Duration::from_secs).zip(updates) {
                 events.into_iter().for_each(|event| happen(&mut now, event));
-                catalog.update(if again { read_again(&now) } else { now.clone() });
-                let mut afresh = Catalog::new(rules(Unhealthy::Withhold));
-                afresh.update(now.clone());
+                held.update(now.clone(), at);
+                catalog.update(if again { read_again(&now) } else { now.clone() }, Duration::ZERO);
+                let mut afresh = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+                afresh.update(now.clone(), Duration::ZERO);
                 let (zone, expected) = (catalog.zone(), afresh.zone());
                 prop_assert!(zone == expected, "{:#?}\n{:#?}", zone, expected);
                 prop_assert_eq!(zone.record_count(), expected.record_count());
                 prop_assert_eq!(catalog.skipped(), afresh.skipped());
                 prop_assert_eq!(catalog.unknown(), afresh.unknown());
+                for (key, is, held) in expected.diff(held.zone()) {
+                    let alone = is.is_none() && expected.at(&key.name).next().is_none();
+                    prop_assert!(alone, "{}: {:?}, held {:?}", key.name, is, held);
+                }
             }
+            held.expire(Duration::from_secs(1_000));
+            prop_assert!(held.zone() == catalog.zone());
         }
+    }
+
+    fn held_down() -> Catalog {
+        Catalog::new(rules(Unhealthy::Withhold), Duration::from_secs(30))
+    }
+
+    fn names(catalog: &Catalog, name: &str) -> Vec<String> {
+        let name = format!("{name}.m.mesos").parse().unwrap();
+        let at = catalog.zone().at(&name);
+        at.flat_map(|(_, set)| set.rdata().iter().map(ToString::to_string)).collect()
+    }
+
+    #[test]
+    fn a_name_stays_for_a_while_after_its_last_task_and_its_records_do_not() {
+        let (mut catalog, at) = (held_down(), Duration::from_secs);
+        let mut cluster = cluster(1);
+        cluster.tasks.insert(key(1, 0), task("web", 1, None));
+        cluster.tasks.insert(key(2, 0), task("web", 2, None));
+        catalog.update(cluster.clone(), at(0));
+        cluster.tasks.remove(&key(2, 0));
+        catalog.update(cluster.clone(), at(1));
+        assert_eq!(names(&catalog, "web"), ["10.0.0.1"], "another task keeps the name");
+        assert_eq!(catalog.next_due(), Some(at(31)), "that of the task alone");
+        cluster.tasks.remove(&key(1, 0));
+        catalog.update(cluster.clone(), at(2));
+        assert_eq!(names(&catalog, "web"), ["10.0.0.1"]);
+        catalog.expire(at(31));
+        assert_eq!(names(&catalog, "web"), ["10.0.0.1"]);
+        catalog.expire(at(32));
+        assert_eq!((names(&catalog, "web"), catalog.next_due()), (Vec::new(), None));
+        let mut empty = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+        empty.update(cluster, Duration::ZERO);
+        assert!(*catalog.zone() == *empty.zone(), "nothing else is left");
+    }
+
+    #[test]
+    fn a_new_task_takes_over_a_name_that_is_held() {
+        let (mut catalog, at) = (held_down(), Duration::from_secs);
+        let mut cluster = cluster(1);
+        cluster.tasks.insert(key(1, 0), task("web", 1, None));
+        catalog.update(cluster.clone(), at(0));
+        cluster.tasks.remove(&key(1, 0));
+        catalog.update(cluster.clone(), at(1));
+        cluster.tasks.insert(key(2, 0), task("web", 2, None));
+        catalog.update(cluster.clone(), at(2));
+        assert_eq!(names(&catalog, "web"), ["10.0.0.2"], "the old address goes at once");
+        catalog.expire(at(100));
+        assert_eq!(names(&catalog, "web"), ["10.0.0.2"]);
+        let mut afresh = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+        afresh.update(cluster, Duration::ZERO);
+        assert!(*catalog.zone() == *afresh.zone());
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: what each command asks of the library, and what it prints.
 
+use std::fmt;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,10 +16,11 @@ use tracing::{info, warn};
 use crate::cluster::Numbered;
 use crate::config::{Config, Watch as Watching};
 use crate::daemon;
-use crate::fence::Found;
+use crate::fence::{Found, Owner};
+use crate::held::{Approval, PlanId};
 use crate::masters::Masters;
-use crate::plan::{Plan, PlanId};
-use crate::publish::{Applied, Hold};
+use crate::pass::{Order, Passed};
+use crate::plan::Plan;
 use crate::report::{self, About, Style};
 use crate::resolve::Resolver;
 use crate::rr::{Rdata, Ttl};
@@ -76,9 +78,13 @@ enum Command {
         source: Source,
         #[command(flatten)]
         choice: Choice,
-        /// Release the held set of this id, as `diff` shows it. Repeatable.
-        #[arg(long, value_name = "ID")]
-        approve: Vec<PlanId>,
+        /// Release the held set of this id, as `diff` shows it, or what a saved `diff --format
+        /// json` holds and is still held. Repeatable.
+        #[arg(long, value_name = "ID|FILE")]
+        approve: Vec<PathBuf>,
+        /// Replace the fence of exactly this owner.
+        #[arg(long, value_name = "OWNER", value_parser = Owner::parse)]
+        take_over: Option<Owner>,
     },
     /// Print the desired records.
     Records {
@@ -196,8 +202,9 @@ async fn run(cli: Cli) -> Result<Ending> {
     match cli.command {
         Command::Run => run_daemon(&config).await,
         Command::Diff { source, choice, format } => diff(&config, &source, &choice, format).await,
-        Command::Sync { source, choice, approve } => {
-            sync(&config, &source, &choice, &approve).await
+        Command::Sync { source, choice, approve, take_over } => {
+            let approve = approve.iter().map(|word| Approve::read(word)).collect::<Result<_>>()?;
+            sync(&config, &source, &choice, &Asked { approve, take_over }).await
         }
         Command::Records { source, format } => {
             let snapshot = snapshot(&config, &source).await?;
@@ -243,7 +250,8 @@ async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
             (whole.state, whole.completeness, Numbered::Told(masters.endpoints()))
         }
     };
-    let mut watch = Watch::new(config.rules.clone(), masters);
+    // Who looks once knows no earlier name to hold.
+    let mut watch = Watch::new(config.rules.clone(), masters, Duration::ZERO);
     let mut names = watch.host_names();
     names.extend(state.cluster.host_names());
     let hosts = Resolver::default().hosts_of(names).await;
@@ -440,16 +448,65 @@ fn script(target: &Target, about: &About<'_>, plan: &Plan) -> String {
     text
 }
 
-async fn sync(
-    config: &Config,
-    source: &Source,
-    choice: &Choice,
-    approve: &[PlanId],
-) -> Result<Ending> {
+/// What `sync` is asked beside its targets.
+struct Asked {
+    approve: Vec<Approve>,
+    take_over: Option<Owner>,
+}
+
+/// One `--approve`.
+enum Approve {
+    Id(PlanId),
+    Plan(PathBuf, report::SavedPlan),
+}
+
+impl fmt::Display for Approve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Approve::Id(id) => id.fmt(f),
+            Approve::Plan(file, _) => file.display().fmt(f),
+        }
+    }
+}
+
+impl Approve {
+    fn read(word: &Path) -> Result<Approve> {
+        let id = word.to_str().and_then(|text| text.parse().ok());
+        if let Some(id) = id {
+            return Ok(Approve::Id(id));
+        }
+        let about = || {
+            let word = word.display();
+            format!(
+                "--approve {word}: neither a plan id nor a file that `diff --format json` wrote"
+            )
+        };
+        let text = std::fs::read_to_string(word).with_context(about)?;
+        let plan = serde_json::from_str(&text).with_context(about)?;
+        Ok(Approve::Plan(word.to_owned(), plan))
+    }
+
+    fn of(&self, target: &Target) -> Result<Approval> {
+        match self {
+            Approve::Id(id) => Ok(Approval::Id(*id)),
+            Approve::Plan(file, plan) => {
+                let held = plan.held(&target.config.name, target.zone());
+                Ok(Approval::Entries(
+                    held.with_context(|| format!("--approve {}", file.display()))?,
+                ))
+            }
+        }
+    }
+}
+
+async fn sync(config: &Config, source: &Source, choice: &Choice, asked: &Asked) -> Result<Ending> {
     let mut targets = chosen(config, choice)?;
+    for target in &mut targets {
+        target.take_over.clone_from(&asked.take_over);
+    }
     let stop = stop_signal()?;
     let snapshot = snapshot(config, source).await?;
-    let passes = targets.iter_mut().map(|target| sync_target(target, &snapshot, approve, &stop));
+    let passes = targets.iter_mut().map(|target| sync_target(target, &snapshot, asked, &stop));
     let mut ending = Ending::Well;
     for passed in join_all(passes).await {
         ending = ending.max(passed.unwrap_or_else(|error| {
@@ -463,47 +520,45 @@ async fn sync(
 async fn sync_target(
     target: &mut Target,
     snapshot: &Snapshot,
-    approve: &[PlanId],
+    asked: &Asked,
     stop: &watch::Receiver<bool>,
 ) -> Result<Ending> {
-    let ended = sync_passes(target, snapshot, approve, stop).await;
+    let ended = sync_pass(target, snapshot, asked, stop).await;
     // Nobody shall wait out the fence of a process that is gone.
     target.give_back().await;
     ended
 }
 
-async fn sync_passes(
+async fn sync_pass(
     target: &mut Target,
     snapshot: &Snapshot,
-    approve: &[PlanId],
+    asked: &Asked,
     stop: &watch::Receiver<bool>,
 ) -> Result<Ending> {
-    loop {
-        target.read(&snapshot.zone).await?;
-        target.check_owner()?;
-        let plan = target.plan(snapshot, approve);
+    let approvals: Vec<Approval> =
+        asked.approve.iter().map(|approve| approve.of(target)).collect::<Result<_>>()?;
+    let (mut text, mut ending) = (String::new(), Ending::Well);
+    let mut tell = |target: &Target, plan: &Plan| {
         let server = target.server();
-        let about = about(target, &server, snapshot).context("nothing was read")?;
-        tell_useless(&about, &plan, approve);
-        let text = report::text(&about, &plan, style());
-        let ending = if plan.holds() { Ending::Changes } else { Ending::Well };
-        if !plan.approved.is_empty() {
-            match target.apply(plan.approved, Hold::Release, stop).await? {
-                Applied::PlanAgain => continue,
-                Applied::Stopped => bail!("stopped before everything was sent"),
-                Applied::Done => target.verify(&snapshot.zone).await?,
-            }
+        let Some(about) = about(target, &server, snapshot) else { return };
+        text = report::text(&about, plan, style());
+        ending = if plan.holds() { Ending::Changes } else { Ending::Well };
+        let released = plan.approved.adopts() || plan.released_count > 0;
+        for approve in asked.approve.iter().filter(|_| !released) {
+            warn!("target {}: {approve} releases nothing; `diff` shows what is held", about.target);
         }
-        say(&text)?;
-        return Ok(ending);
+    };
+    let passed = target.pass(snapshot, &Order::sync(&approvals, stop), &mut tell).await?;
+    for (name, rcode) in target.refused_names() {
+        text += &(report::refusal(name, rcode) + "\n");
+        ending = Ending::Changes;
     }
-}
-
-/// Says when an approval released nothing.
-fn tell_useless(about: &About<'_>, plan: &Plan, approve: &[PlanId]) {
-    for id in approve.iter().filter(|_| !plan.approved.adopts()) {
-        warn!("target {}: nothing is held as {id}; `diff` shows what is", about.target);
+    match passed {
+        Passed::Stopped => bail!("stopped before everything was sent"),
+        Passed::Unfinished => bail!("the server refuses too many names: {text}"),
+        Passed::Done => say(&text)?,
     }
+    Ok(ending)
 }
 
 async fn run_daemon(config: &Config) -> Result<Ending> {

@@ -7,15 +7,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::cluster::Endpoint;
 use crate::fence::Owner;
+use crate::mark::Shrink;
 use crate::name::Name;
 use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
 use crate::scope::{Pattern, Scope};
-use crate::setting::{Domain, Interval, IpSources, Seconds, ServerAddress, Span, Text, Way};
+use crate::setting::{
+    CertificateName, Domain, Interval, IpSources, Percentage, Seconds, ServerAddress, Span, Text,
+    Transport, Way, Word,
+};
 pub use crate::setting::{Ensemble, Master, Scheme, Watch};
 
 /// A whole, valid configuration.
@@ -23,7 +28,11 @@ pub use crate::setting::{Ensemble, Master, Scheme, Watch};
 pub struct Config {
     pub mesos: Mesos,
     pub rules: Rules,
+    /// `run`: a name vanishes this long after the last thing it stands for.
+    pub hold_down: Duration,
     pub owner: Owner,
+    /// Where `run` stands for election before it publishes; there are targets then.
+    pub election: Option<Election>,
     pub targets: Vec<Target>,
     pub server: Option<Server>,
 }
@@ -76,6 +85,14 @@ pub enum Auth {
     Header(Secret),
 }
 
+/// Where those of one owner elect the one that publishes.
+#[derive(Clone, Debug)]
+pub struct Election {
+    pub ensemble: Ensemble,
+    /// `user:password`.
+    pub auth: Option<Secret>,
+}
+
 #[derive(Clone, Default, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
@@ -90,12 +107,27 @@ pub struct Target {
     pub name: String,
     /// The primary; its port is always there.
     pub server: Endpoint,
+    /// None: plain TCP.
+    pub tls: Option<Trust>,
     pub scope: Scope,
     pub update_key: Secret,
     pub transfer_key: Secret,
+    /// How much may go without an approval.
+    pub shrink: Shrink,
+    /// What others add in our space is removed this long after.
+    pub hold_down: Duration,
     pub check_interval: Duration,
     pub batch_window: Duration,
     pub rrset_max: RrsetMax,
+}
+
+/// Who a server has to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trust {
+    /// Authorities, in PEM.
+    pub ca_file: PathBuf,
+    /// What its certificate is for.
+    pub name: ServerName<'static>,
 }
 
 /// How many records of an RRset are published.
@@ -136,6 +168,12 @@ pub enum ConfigError {
     NoKey(String),
     #[error("target {0:?}: give transfer_key_file or transfer_key_env, not both")]
     TwoTransferKeys(String),
+    #[error("target {0:?}: transport = \"tls\" needs ca_file, the certificates to trust")]
+    NoTargetCa(String),
+    #[error("target {0:?}: ca_file and tls_name are for transport = \"tls\"")]
+    NoTls(String),
+    #[error("target {target:?}: no certificate is for {host:?}: give tls_name, the name in it")]
+    NoCertificateName { target: String, host: String },
     #[error(
         "[mesos] auth: give principal and secret_file (or secret_env), or header_file (or \
          header_env)"
@@ -154,6 +192,21 @@ pub enum ConfigError {
     Password,
     #[error("[mesos]: give zk_auth_file or zk_auth_env, not both")]
     TwoZkAuths,
+    #[error("[ha] election: write it as zk://10.0.0.1:2181,10.0.0.2:2181/mesozone")]
+    NoEnsemble,
+    #[error(
+        "[ha] election: it holds no user and password; put `user:password` into a file and name \
+         it, election_auth_file"
+    )]
+    ElectionPassword,
+    #[error("[ha]: give election_auth_file or election_auth_env, not both")]
+    TwoElectionAuths,
+    #[error(
+        "[ha]: election_auth_file and election_auth_env are for an election, and there is none"
+    )]
+    AuthWithoutElection,
+    #[error("[ha] election: who is elected publishes, and there is no [[target]] to publish into")]
+    ElectionWithoutTarget,
     #[error("[server] listen: at least one address is needed")]
     NoListen,
     #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
@@ -173,14 +226,18 @@ impl Config {
             srv_weight: zone.srv_weight,
             unhealthy: zone.unhealthy.0,
         };
-        let owner = raw.ha.owner.map_or_else(|| Owner::of_domain(&rules.domain), |owner| owner.0);
+        let (owner, election) = raw.ha.check(&rules.domain)?;
         let mut targets = Vec::with_capacity(raw.target.len());
         for target in raw.target {
-            targets.push(target.check(&rules.domain, &owner)?);
+            targets.push(target.check(&rules.domain, &owner, zone.hold_down.0)?);
         }
         check_distinct(&targets)?;
         let server = raw.server.map(|server| server.check(&rules.domain)).transpose()?;
-        Ok(Config { mesos: raw.mesos.check()?, rules, owner, targets, server })
+        if election.is_some() && targets.is_empty() {
+            return Err(ConfigError::ElectionWithoutTarget);
+        }
+        let (mesos, hold_down) = (raw.mesos.check()?, zone.hold_down.0);
+        Ok(Config { mesos, rules, hold_down, owner, election, targets, server })
     }
 
     /// Whether `run` would have anything to do.
@@ -286,6 +343,7 @@ struct RawZone {
     label_rules: Text<LabelRules>,
     srv_weight: u16,
     unhealthy: Text<Unhealthy>,
+    hold_down: Text<Span>,
 }
 
 #[derive(Deserialize)]
@@ -294,12 +352,20 @@ struct RawTarget {
     name: String,
     server: Text<ServerAddress>,
     zone: Option<Text<Domain>>,
+    #[serde(default = "by_tcp")]
+    transport: Text<Transport>,
+    ca_file: Option<PathBuf>,
+    tls_name: Option<Text<CertificateName>>,
     tsig_key_file: Option<PathBuf>,
     tsig_key_env: Option<String>,
     transfer_key_file: Option<PathBuf>,
     transfer_key_env: Option<String>,
     #[serde(default)]
     protect: Vec<Text<Pattern>>,
+    #[serde(default = "a_fifth")]
+    max_shrink: Text<Percentage>,
+    #[serde(default = "twenty")]
+    max_shrink_floor: usize,
     #[serde(default = "every::<10>")]
     check_interval: Text<Interval>,
     #[serde(default = "millis::<100>")]
@@ -332,6 +398,9 @@ struct RawSoa {
 #[serde(deny_unknown_fields, default)]
 struct RawHa {
     owner: Option<Text<Owner>>,
+    election: Option<Text<Way>>,
+    election_auth_file: Option<PathBuf>,
+    election_auth_env: Option<String>,
 }
 
 impl Default for RawZone {
@@ -343,6 +412,7 @@ impl Default for RawZone {
             label_rules: Text(LabelRules::Rfc1123),
             srv_weight: 1,
             unhealthy: Text(Unhealthy::Withhold),
+            hold_down: Text(Duration::from_secs(30)),
         }
     }
 }
@@ -418,7 +488,32 @@ impl RawAuth {
 }
 
 impl RawTarget {
-    fn check(self, domain: &Name, owner: &Owner) -> Result<Target, ConfigError> {
+    /// Whom to trust, where TLS is wanted.
+    fn trust(&mut self) -> Result<Option<Trust>, ConfigError> {
+        let target = || self.name.clone();
+        let name = self.tls_name.take().map(|name| name.0);
+        match (self.transport.0, self.ca_file.take()) {
+            (Transport::Tcp, None) if name.is_none() => Ok(None),
+            (Transport::Tcp, _) => Err(ConfigError::NoTls(target())),
+            (Transport::Tls, None) => Err(ConfigError::NoTargetCa(target())),
+            (Transport::Tls, Some(ca_file)) => {
+                let host = self.server.0.host.to_string();
+                let name = name.map_or_else(|| CertificateName::read(&host), Ok);
+                let name =
+                    name.map_err(|_| ConfigError::NoCertificateName { target: target(), host })?;
+                Ok(Some(Trust { ca_file, name }))
+            }
+        }
+    }
+
+    fn check(
+        mut self,
+        domain: &Name,
+        owner: &Owner,
+        hold_down: Duration,
+    ) -> Result<Target, ConfigError> {
+        let tls = self.trust()?;
+        let port = self.server.0.port.or(Some(self.transport.0.port()));
         let name = self.name;
         let zone = self.zone.map_or_else(|| domain.clone(), |zone| zone.0);
         if !domain.is_within(&zone) {
@@ -435,15 +530,34 @@ impl RawTarget {
         let transfer_key = secret(self.transfer_key_file, self.transfer_key_env)
             .map_err(|()| ConfigError::TwoTransferKeys(name.clone()))?;
         Ok(Target {
-            server: self.server.0.0,
+            server: Endpoint { port, ..self.server.0 },
+            tls,
             scope: Scope { zone, domain: domain.clone(), owner: owner.clone(), protect },
             transfer_key: transfer_key.unwrap_or_else(|| update_key.clone()),
             update_key,
+            shrink: Shrink { percent_max: self.max_shrink.0, floor: self.max_shrink_floor },
+            hold_down,
             check_interval: self.check_interval.0,
             batch_window: self.batch_window.0,
             rrset_max: self.rrset_max,
             name,
         })
+    }
+}
+
+impl RawHa {
+    fn check(self, domain: &Name) -> Result<(Owner, Option<Election>), ConfigError> {
+        let owner = self.owner.map_or_else(|| Owner::of_domain(domain), |owner| owner.0);
+        let auth = secret(self.election_auth_file, self.election_auth_env);
+        let auth = auth.map_err(|()| ConfigError::TwoElectionAuths)?;
+        let election = match (self.election.map(|way| way.0), auth) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(ConfigError::AuthWithoutElection),
+            (Some(Way::Ensemble(ensemble)), auth) => Some(Election { ensemble, auth }),
+            (Some(Way::Password), _) => return Err(ConfigError::ElectionPassword),
+            (Some(Way::Master(_)), _) => return Err(ConfigError::NoEnsemble),
+        };
+        Ok((owner, election))
     }
 }
 
@@ -502,6 +616,18 @@ fn secs<const COUNT: u64>() -> Text<Span> {
     Text(Duration::from_secs(COUNT))
 }
 
+fn a_fifth() -> Text<Percentage> {
+    Text(Some(20))
+}
+
+fn twenty() -> usize {
+    20
+}
+
+fn by_tcp() -> Text<Transport> {
+    Text(Transport::Tcp)
+}
+
 fn by_stream() -> Text<Watch> {
     Text(Watch::Stream)
 }
@@ -545,11 +671,36 @@ mod tests {
         assert_eq!(target.scope.zone.to_string(), "mesos.");
         assert_eq!(target.transfer_key, Secret::File("k".into()));
         assert_eq!(target.rrset_max, RrsetMax::Auto);
+        assert_eq!(target.shrink, Shrink { percent_max: Some(20), floor: 20 });
+        assert_eq!(config.hold_down, Duration::from_secs(30));
         let server =
             Config::parse(&format!("{LEAST}[server]\nlisten = [\"127.0.0.1:53\"]")).unwrap();
         let server = server.server.unwrap();
         assert_eq!(server.rname.to_string(), "root.ns1.mesos.");
         assert_eq!(server.name_servers.keys().next().unwrap().to_string(), "ns1.mesos.");
+    }
+
+    #[test]
+    fn tls_to_a_target_needs_an_authority_and_has_its_own_port() {
+        let by_tls =
+            |more: &str| target(&format!("transport = \"tls\"\nca_file = \"ca.pem\"\n{more}"));
+        let trust = |text: &str| {
+            let target = Config::parse(text).unwrap().targets.remove(0);
+            (target.server.port.unwrap(), target.tls.unwrap().name.to_str().into_owned())
+        };
+        assert_eq!(trust(&by_tls("")), (853, "10.0.0.53".to_owned()));
+        let named = by_tls("tls_name = \"ns1.example.\"");
+        assert_eq!(trust(&named), (853, "ns1.example".to_owned()));
+        let elsewhere = by_tls("").replace("10.0.0.53", "ns2.example:54");
+        assert_eq!(trust(&elsewhere), (54, "ns2.example".to_owned()));
+        let ipv6 = by_tls("").replace("10.0.0.53", "[2001:db8::53]");
+        assert_eq!(trust(&ipv6), (853, "2001:db8::53".to_owned()));
+        check_refused(&target("transport = \"tls\""), "needs ca_file");
+        check_refused(&target("ca_file = \"ca.pem\""), "are for transport = \"tls\"");
+        check_refused(&target("tls_name = \"ns1.example\""), "are for transport = \"tls\"");
+        check_refused(&target("transport = \"udp\""), "neither \"tcp\" nor \"tls\"");
+        check_refused(&by_tls("tls_name = \"a b\""), "write a host name or an IP address");
+        check_refused(&by_tls("").replace("10.0.0.53", "ns 1"), "give tls_name");
     }
 
     #[test]
@@ -573,6 +724,27 @@ mod tests {
     }
 
     #[test]
+    fn an_election_is_in_zookeeper_and_for_targets() {
+        let with = |ha: &str| target(&format!("[ha]\n{ha}\n"));
+        let zk = "election = \"zk://a,b:2182/mesozone\"";
+        let config = Config::parse(&with(&format!("{zk}\nelection_auth_env = \"E\""))).unwrap();
+        let election = config.election.unwrap();
+        assert_eq!(election.ensemble.to_string(), "zk://a:2181,b:2182/mesozone");
+        assert_eq!(election.auth, Some(Secret::Env("E".to_owned())));
+        assert!(Config::parse(&with(zk)).unwrap().election.unwrap().auth.is_none());
+        let none = format!("{LEAST}[server]\nlisten = [\"127.0.0.1:53\"]\n[ha]\n{zk}\n");
+        check_refused(&none, "no [[target]]");
+        check_refused(&with("election_auth_file = \"f\""), "there is none");
+        let both = "election_auth_file = \"f\"\nelection_auth_env = \"E\"";
+        check_refused(&with(&format!("{zk}\n{both}")), "not both");
+        check_refused(&with("election = \"http://a:2181\""), "zk://10.0.0.1:2181");
+        check_refused(&with("election = \"zk://a\""), "has no path");
+        let password = with("election = \"zk://dns:hunter2@a/mesozone\"");
+        check_refused(&password, "election_auth_file");
+        assert!(!Config::parse(&password).unwrap_err().to_string().contains("hunter2"));
+    }
+
+    #[test]
     fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
         let text = format!("{LEAST}[zone]\ndomian = \"mesos\"\n");
         check_refused(&text, "line 4, column 1");
@@ -591,6 +763,12 @@ mod tests {
         check_refused("[mesos]\nmasters = [\"ftp://a\"]\n", "http://10.0.0.1:5050");
         check_refused(&target("rrset_max = \"some\""), "rrset_max");
         check_refused(&target("check_interval = \"0s\""), "longer than 0s");
+        check_refused(&target("max_shrink = \"101%\""), "is no share");
+        check_refused(&target("max_shrink = 20"), "line");
+        assert_eq!(
+            Config::parse(&target("max_shrink = \"off\"")).unwrap().targets[0].shrink.percent_max,
+            None
+        );
         check_refused(&target("zone = \"example\""), "neither the domain");
         check_refused(&target("protect = [\"ns1.example\"]"), "not inside the zone");
         check_refused(&target("tsig_key_env = \"K\""), "one of them");

@@ -1,4 +1,4 @@
-//! One TCP connection to a name server: framing, time limits, signed questions and answers.
+//! One connection to a name server, over TCP or TLS: framing, time limits, signed questions and answers.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,13 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RecordType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cluster::Endpoint;
 use crate::name::Name;
 use crate::rr::{Rdata, Serial, Ttl, Type};
+use crate::tls::{HandshakeError, Tls};
 use crate::transfer::{Ask, Item, Outcome, Transfer, TransferError};
 use crate::tsig::{self, Key, Mac, TsigError, Verifier};
 use crate::wire::{CLASS_IN, Header, Rcode, Reader, WireError, Writer};
@@ -30,6 +31,10 @@ pub enum ConnectionError {
     NoAddress,
     #[error("no connection within {} s", .0.as_secs())]
     ConnectLimit(Duration),
+    #[error("TLS")]
+    Handshake(#[from] HandshakeError),
+    #[error("no TLS handshake within {} s: does the server speak TLS on this port?", .0.as_secs())]
+    HandshakeLimit(Duration),
     #[error("the connection broke")]
     Io(#[from] io::Error),
     #[error("the server closed the connection")]
@@ -80,15 +85,21 @@ struct Unanswered {
     sent_at: Instant,
 }
 
+/// What carries octets both ways.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 /// A connection in use by one target.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     received: Vec<u8>,
     unanswered: VecDeque<Unanswered>,
 }
 
 impl Connection {
-    pub async fn open(server: &Endpoint) -> Result<Connection, ConnectionError> {
+    /// Connects, and has the server prove who it is where that is asked for.
+    pub async fn open(server: &Endpoint, tls: Option<&Tls>) -> Result<Connection, ConnectionError> {
         let host = server.host.to_string();
         let connect = TcpStream::connect((host.as_str(), server.port.unwrap_or(53)));
         let stream = timeout(CONNECT_LIMIT, connect)
@@ -96,6 +107,14 @@ impl Connection {
             .map_err(|_| ConnectionError::ConnectLimit(CONNECT_LIMIT))?
             .map_err(ConnectionError::Connect)?;
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match tls {
+            None => Box::new(stream),
+            Some(tls) => Box::new(
+                timeout(CONNECT_LIMIT, tls.connect(stream))
+                    .await
+                    .map_err(|_| ConnectionError::HandshakeLimit(CONNECT_LIMIT))??,
+            ),
+        };
         Ok(Connection { stream, received: Vec::new(), unanswered: VecDeque::new() })
     }
 
@@ -231,7 +250,12 @@ impl Connection {
     async fn send(&mut self, message: &[u8]) -> Result<(), ConnectionError> {
         // Every message is built below the limit of 65,535 octets.
         let framed = [&(message.len() as u16).to_be_bytes(), message].concat();
-        let written = timeout(REPLY_LIMIT, self.stream.write_all(&framed)).await;
+        let write = async {
+            self.stream.write_all(&framed).await?;
+            // TLS keeps what it could not send at once.
+            self.stream.flush().await
+        };
+        let written = timeout(REPLY_LIMIT, write).await;
         Ok(written.map_err(|_| ConnectionError::ReplyLimit(REPLY_LIMIT))??)
     }
 
@@ -250,9 +274,14 @@ impl Connection {
                 }
             }
             self.received.reserve(64 * 1024);
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err(ConnectionError::Closed);
-            }
+            match self.stream.read_buf(&mut self.received).await {
+                Ok(0) => return Err(ConnectionError::Closed),
+                // TLS closed without a word, as most servers do.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(ConnectionError::Closed);
+                }
+                read => read?,
+            };
         }
     }
 }

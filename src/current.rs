@@ -104,6 +104,14 @@ impl Current {
         !self.is_empty() && TYPES.iter().any(has)
     }
 
+    /// Some RRset that the server has and that fits.
+    pub fn find(&self, fits: impl Fn(&Key, &Rrset) -> bool) -> Option<(Key, Rrset)> {
+        let unchanged = self.base.iter().filter(|(key, _)| !self.except.contains_key(*key));
+        let others = self.except.iter().filter_map(|(key, set)| Some((key, set.as_ref()?)));
+        let found = unchanged.chain(others).find(|(key, set)| fits(key, set));
+        found.map(|(key, set)| (key.clone(), set.clone()))
+    }
+
     /// The number of records on the server.
     pub fn record_count(&self) -> usize {
         self.record_count

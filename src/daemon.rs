@@ -1,24 +1,27 @@
 //! `mesozone run`: one task follows the masters and publishes snapshots, one task a target makes its
 //! zone follow them.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::answer::Authority;
+use crate::candidacy::{self, Candidacy, Resignation, Standing};
 use crate::config::{self, Config};
 use crate::connection::random;
-use crate::fence::{Instance, Until};
+use crate::fence::{Instance, Mandate};
 use crate::follow::{self, stopped};
+use crate::held::PlanId;
 use crate::http::SetupError;
 use crate::masters::Masters;
 use crate::name::NameError;
-use crate::plan::{Plan, PlanId};
-use crate::publish::{Applied, Hold};
+use crate::pass::{Order, Passed};
+use crate::plan::Plan;
 use crate::records::Rules;
 use crate::report::chain;
 use crate::rr::Ttl;
@@ -26,9 +29,13 @@ use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
 use crate::snapshot::Snapshot;
 use crate::target::{Target, TargetError};
+use crate::tls::{Tls, TrustError};
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How long a stop waits for the fences to be released before another is elected.
+const RESIGN_AFTER: Duration = Duration::from_secs(5);
 
 /// The newest snapshot; none before the first.
 pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
@@ -40,6 +47,10 @@ pub enum StartError {
     Setup(#[from] SetupError),
     #[error("target {0:?}")]
     Secret(String, #[source] SecretError),
+    #[error("target {0:?}")]
+    Trust(String, #[source] TrustError),
+    #[error("[ha] election_auth_file")]
+    ElectionAuth(#[source] SecretError),
     #[error("target {0:?}: no room for the fence's name")]
     Name(String, #[source] NameError),
     #[error(transparent)]
@@ -53,7 +64,10 @@ pub fn targets(config: &Config) -> Result<Vec<Target>, StartError> {
         let keys = secret::keys(target).map_err(|error| StartError::Secret(name(), error))?;
         // Each of its own: two targets may be one zone by different keys.
         let instance = Instance(random());
-        Target::new(target.clone(), keys, instance).map_err(|error| StartError::Name(name(), error))
+        let tls = target.tls.as_ref().map(Tls::new).transpose();
+        let tls = tls.map_err(|error| StartError::Trust(name(), error))?;
+        Target::new(target.clone(), (keys, tls), instance)
+            .map_err(|error| StartError::Name(name(), error))
     };
     config.targets.iter().map(open).collect()
 }
@@ -99,44 +113,89 @@ pub async fn run(
             stopped(&mut stop).await;
         }));
     }
+    let (candidacy, resignation) = stand(config)?.unzip();
     for target in targets {
-        tasks.spawn(keep(target, latest.clone(), stop.clone()));
+        tasks.spawn(keep(target, latest.clone(), candidacy.clone(), stop.clone()));
     }
     follow::follow(config, masters, publisher, stop).await;
+    if let Some(resignation) = resignation {
+        // The fences first, so that the next one finds them free. A server in trouble keeps no
+        // other target from being followed.
+        let _ = timeout(RESIGN_AFTER, finish(&mut tasks)).await;
+        resignation.hand_in().await;
+    }
+    finish(&mut tasks).await;
+    Ok(())
+}
+
+/// Stands for election where that is configured.
+fn stand(config: &Config) -> Result<Option<(Candidacy, Resignation)>, StartError> {
+    let Some(election) = &config.election else { return Ok(None) };
+    let auth = election.auth.as_ref().map(secret::pair).transpose();
+    let auth = auth.map_err(StartError::ElectionAuth)?;
+    Ok(Some(candidacy::stand(election.ensemble.clone(), auth, config.owner.clone())))
+}
+
+async fn finish(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
             error!("a task ended: {panic}");
         }
     }
-    Ok(())
 }
 
 /// What a target told last, so that it is told once.
 #[derive(PartialEq, Default)]
 struct Told {
     trouble: Option<String>,
-    held: Option<PlanId>,
+    held: Vec<Option<PlanId>>,
     blocked: usize,
 }
 
-/// Makes one target follow the snapshots.
-async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<bool>) {
+/// Makes one target follow the snapshots, while we are elected if there is an election.
+async fn keep(
+    mut target: Target,
+    mut latest: Latest,
+    mut candidacy: Option<Candidacy>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut pause = BACK_OFF.0;
     let mut told = Told::default();
+    let mut stood = None;
     while !*stop.borrow() {
         let snapshot = latest.borrow_and_update().clone();
+        let standing = candidacy.as_mut().map(Candidacy::standing);
+        if standing != stood {
+            (told, pause) = (Told::default(), BACK_OFF.0);
+            if standing != Some(Standing::CutOff) {
+                target.start_over();
+            }
+            stood = standing;
+        }
+        target.give(mandate(standing));
         let passed = match &snapshot {
-            None => Ok(()),
-            Some(snapshot) => pass(&mut target, snapshot, &stop, &mut told).await,
+            None => Ok(Passed::Done),
+            Some(snapshot) if standing == Some(Standing::Waiting) => {
+                target.count(snapshot);
+                stand_by(&mut target, snapshot).await
+            }
+            Some(snapshot) => {
+                target.count(snapshot);
+                let mut tell = |target: &Target, plan: &Plan| tell_plan(target, plan, &mut told);
+                let order = Order { candidacy: candidacy.as_ref(), ..Order::run(&stop) };
+                target.pass(snapshot, &order, &mut tell).await
+            }
         };
         let passed_at = Instant::now();
         let wait = match passed {
-            Ok(()) => {
+            Ok(passed) => {
                 pause = BACK_OFF.0;
                 if let Some(before) = told.trouble.take() {
                     info!("target {}: well again; it was: {before}", target.config.name);
                 }
-                target.config.check_interval
+                let again = Some(BACK_OFF.0).filter(|_| passed == Passed::Unfinished);
+                let due = target.next_due().into_iter().chain(again).min();
+                due.unwrap_or(Duration::MAX).min(target.config.check_interval)
             }
             Err(failure) => {
                 let text = chain(&failure);
@@ -145,7 +204,12 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
                 }
                 told.trouble = Some(text);
                 pause = (pause * 2).min(BACK_OFF.1);
-                pause / 2
+                // Who stands by looks no less often for the fence to be released.
+                let longest = match failure.is_standby() {
+                    true => target.config.check_interval,
+                    false => BACK_OFF.1,
+                };
+                (pause / 2).min(longest)
             }
         };
         let failing = told.trouble.is_some();
@@ -162,6 +226,7 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
                     () = stopped(&mut stop) => {}
                 }
             }
+            () = changed(&mut candidacy) => {}
             () = sleep(wait) => {}
             () = stopped(&mut stop) => {}
         }
@@ -169,49 +234,38 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
     target.give_back().await;
 }
 
-/// Reads, plans, writes, verifies.
-async fn pass(
-    target: &mut Target,
-    snapshot: &Snapshot,
-    stop: &watch::Receiver<bool>,
-    told: &mut Told,
-) -> Result<(), TargetError> {
-    if target.doubt {
-        target.raise_epoch(Hold::Keep).await?;
+async fn changed(candidacy: &mut Option<Candidacy>) {
+    match candidacy {
+        Some(candidacy) => candidacy.changed().await,
+        None => pending().await,
     }
-    target.read(&snapshot.zone).await?;
-    target.may_publish(Until::Run)?;
-    loop {
-        let plan = target.plan(snapshot, &[]);
-        tell_plan(target, &plan, told);
-        if plan.approved.is_empty() && target.holds_fence() {
-            target.settle(&snapshot.zone);
-            return Ok(());
-        }
-        let started = Instant::now();
-        let changes = plan.approved.changes().len();
-        match target.apply(plan.approved, Hold::Keep, stop).await? {
-            Applied::PlanAgain => target.read(&snapshot.zone).await?,
-            Applied::Stopped => return Ok(()),
-            Applied::Done => {
-                let millis = started.elapsed().as_millis();
-                info!(target = target.config.name, rrsets = changes, millis, "published");
-                return target.verify(&snapshot.zone).await;
-            }
-        }
+}
+
+fn mandate(standing: Option<Standing>) -> Mandate {
+    match standing {
+        None | Some(Standing::Elected(_)) => Mandate::Take,
+        Some(Standing::Waiting | Standing::CutOff) => Mandate::Keep,
     }
+}
+
+/// Reads the zone, now and then, so that what is wrong there is known before we are elected, and
+/// little is left to read then.
+async fn stand_by(target: &mut Target, snapshot: &Snapshot) -> Result<Passed, TargetError> {
+    if target.is_unread() {
+        target.read(&snapshot.zone).await?;
+    }
+    Ok(Passed::Done)
 }
 
 /// Says what is held or not ours, when that is new.
 fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
     let name = &target.config.name;
-    let held = plan.held.as_ref().map(|held| held.id);
-    if let Some(set) = plan.held.as_ref().filter(|_| told.held != held) {
+    let held: Vec<Option<PlanId>> = plan.held.iter().map(|held| held.id).collect();
+    for set in plan.held.iter().filter(|set| !told.held.contains(&set.id)) {
+        let (count, why) = (set.entries.len(), set.why);
         warn!(
-            "target {name}: {} records were there before us and are held: see `mesozone diff`; stop \
-             this process and `mesozone sync --approve {}` removes them",
-            set.records.len(),
-            set.id
+            "target {name}: {count} removals are held: {why}; `mesozone diff` shows them; to have \
+             them removed, stop this process and run `mesozone sync --approve ID`"
         );
     }
     if told.blocked != plan.blocked.len() {
@@ -221,6 +275,9 @@ fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
             plan.blocked.len(),
             each.collect::<Vec<_>>().join(", ")
         );
+    }
+    if plan.held.is_empty() && !told.held.is_empty() {
+        info!("target {name}: nothing is held any more");
     }
     told.held = held;
     told.blocked = plan.blocked.len();

@@ -69,6 +69,15 @@ pub enum Adoption {
     Adopted,
 }
 
+/// What a process may do to a fence that is not its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mandate {
+    /// Take it where that is right.
+    Take,
+    /// Leave it: another may be elected.
+    Keep,
+}
+
 /// The fence's value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fence {
@@ -170,8 +179,11 @@ pub struct Claim {
     pub owner: Owner,
     pub instance: Instance,
     pub until: Until,
+    pub mandate: Mandate,
     /// The fence this process held last.
     pub held: Option<Fence>,
+    /// Whose fence an operator lets us replace.
+    pub take_over: Option<Owner>,
 }
 
 /// Why somebody else publishes.
@@ -179,11 +191,18 @@ pub struct Claim {
 pub enum FenceError {
     #[error(
         "the fence belongs to the owner \"{0}\", not to \"{1}\": two configurations publish into \
-         the same space"
+         the same space; if that one is gone, `sync --take-over {0}`"
     )]
     ForeignOwner(Owner, Owner),
-    #[error("another process of the same owner holds the fence: {0}")]
+    #[error(
+        "another process of the same owner holds the fence: {0}; if it is a `run`, it publishes \
+         by itself; if it is gone, `sync --take-over {owner}`", owner = .0.owner
+    )]
     Held(Fence),
+    #[error("the fence belongs to the owner \"{0}\", not to \"{1}\", as --take-over says")]
+    OtherOwner(Owner, Owner),
+    #[error("the fence is not ours, and nobody knows whether we are elected to take it")]
+    NotElected,
     #[error(
         "the TXT records at the fence's name are not one fence: {0:?}; remove them if nobody \
          else needs them"
@@ -203,6 +222,7 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         until: claim.until,
     };
     let found = match found {
+        Found::Absent if claim.mandate == Mandate::Keep => return Err(FenceError::NotElected),
         Found::Absent => {
             let adoption = claim.held.as_ref().map_or(Adoption::FirstContact, |f| f.adoption);
             return Ok(take(held_epoch + 1, adoption));
@@ -210,11 +230,24 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         Found::Other(records) => return Err(FenceError::NoFence(records.clone())),
         Found::Fence(found) => found,
     };
-    if found.owner != claim.owner {
-        return Err(FenceError::ForeignOwner(found.owner.clone(), claim.owner.clone()));
+    match &claim.take_over {
+        Some(owner) if *owner != found.owner && found.owner != claim.owner => {
+            return Err(FenceError::OtherOwner(found.owner.clone(), owner.clone()));
+        }
+        // What another owner adopted is not adopted by us.
+        Some(_) if found.owner != claim.owner => {
+            return Ok(take(found.epoch + 1, Adoption::FirstContact));
+        }
+        None if found.owner != claim.owner => {
+            return Err(FenceError::ForeignOwner(found.owner.clone(), claim.owner.clone()));
+        }
+        _ => {}
     }
     if found.instance == claim.instance && found.until != Until::Released {
         return Ok(found.clone());
+    }
+    if claim.mandate == Mandate::Keep {
+        return Err(FenceError::NotElected);
     }
     // `run` takes the fence at its start whoever has it: the newest wins.
     let starting_run = claim.until == Until::Run && claim.held.is_none();
@@ -223,7 +256,8 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         Until::Time(time) => time < now,
         Until::Run => false,
     };
-    match free || starting_run || found.epoch < held_epoch {
+    let forced = claim.take_over.as_ref() == Some(&found.owner) && claim.held.is_none();
+    match free || starting_run || forced || found.epoch < held_epoch {
         true => Ok(take(found.epoch.max(held_epoch) + 1, found.adoption)),
         false => Err(FenceError::Held(found.clone())),
     }
@@ -269,8 +303,25 @@ mod tests {
 
     #[track_caller]
     fn check(found: Found, until: Until, held: Option<Fence>, expected: Result<u64, &str>) {
+        check_with((Mandate::Take, None), found, until, held, expected);
+    }
+
+    #[track_caller]
+    fn check_over(found: Found, until: Until, owner: &str, expected: Result<u64, &str>) {
+        check_with((Mandate::Take, Some(owner)), found, until, None, expected);
+    }
+
+    #[track_caller]
+    fn check_with(
+        (mandate, take_over): (Mandate, Option<&str>),
+        found: Found,
+        until: Until,
+        held: Option<Fence>,
+        expected: Result<u64, &str>,
+    ) {
         let owner = Owner::parse("a").unwrap();
-        let claim = Claim { owner, instance: Instance(1), until, held };
+        let take_over = take_over.map(|owner| Owner::parse(owner).unwrap());
+        let claim = Claim { owner, instance: Instance(1), until, mandate, held, take_over };
         let taken = next(&found, &claim, 1_000).map(|fence| fence.epoch);
         assert_eq!(
             taken.map_err(|error| error.to_string()[..10].to_owned()),
@@ -300,5 +351,41 @@ mod tests {
         check(found("a", 2, Until::Run), Until::Run, Some(fence("a", 1, 9, Until::Run)), Ok(10));
         check(found("b", 2, Until::Released), sync, None, Err("the fence "));
         check(Found::Other(Vec::new()), sync, None, Err("the TXT re"));
+    }
+
+    #[test]
+    fn a_take_over_replaces_exactly_the_owner_it_names() {
+        let sync = Until::Time(1_300);
+        let found = |owner, until| Found::Fence(fence(owner, 2, 5, until));
+        check_over(found("b", Until::Run), sync, "b", Ok(6));
+        check_over(found("c", Until::Released), sync, "b", Err("the fence "));
+        check_over(found("a", Until::Run), sync, "a", Ok(6));
+        check_over(found("a", Until::Run), sync, "b", Err("another pr"));
+        check_over(found("a", Until::Released), sync, "b", Ok(6));
+        check_over(Found::Absent, sync, "b", Ok(1));
+        check_over(Found::Other(Vec::new()), sync, "b", Err("the TXT re"));
+        let owner = Owner::parse("a").unwrap();
+        let take_over = Owner::parse("b").ok();
+        let (mandate, held) = (Mandate::Take, None);
+        let claim = Claim { owner, instance: Instance(1), until: sync, mandate, held, take_over };
+        let taken = next(&found("b", Until::Run), &claim, 1_000).unwrap();
+        assert_eq!(taken.adoption, Adoption::FirstContact, "what they adopted is not ours");
+    }
+
+    #[test]
+    fn who_may_not_take_the_fence_keeps_its_own() {
+        let found = |owner, instance, until| Found::Fence(fence(owner, instance, 5, until));
+        let keep = |found, held: Option<u64>, expected| {
+            let held = held.map(|epoch| fence("a", 1, epoch, Until::Run));
+            check_with((Mandate::Keep, None), found, Until::Run, held, expected);
+        };
+        let refused = Err("the fence ");
+        keep(found("a", 1, Until::Run), Some(5), Ok(5));
+        keep(Found::Absent, None, refused);
+        keep(Found::Absent, Some(5), refused);
+        keep(found("a", 1, Until::Released), Some(5), refused);
+        keep(found("a", 2, Until::Released), Some(5), refused);
+        keep(found("a", 2, Until::Run), None, refused);
+        keep(found("a", 2, Until::Run), Some(9), refused);
     }
 }

@@ -46,6 +46,8 @@ enum Happened {
     Elected,
     ReadTime,
     ListTime,
+    /// A name has stood long enough after its last task.
+    Faded,
     Stopped,
 }
 
@@ -57,7 +59,8 @@ pub async fn follow(
     mut stop: watch::Receiver<bool>,
 ) {
     let numbered = Numbered::Told(masters.endpoints());
-    let mut course = Course::new(&config.mesos, Watch::new(config.rules.clone(), numbered));
+    let watch = Watch::new(config.rules.clone(), numbered, config.hold_down);
+    let mut course = Course::new(&config.mesos, watch);
     let (resolver, held) = (Resolver::default(), AtomicBool::new(false));
     let (masters, resolver, held) = (&masters, &resolver, &held);
     let mut elections = masters.elections();
@@ -75,6 +78,7 @@ pub async fn follow(
             () = elected(&mut elections) => Happened::Elected,
             () = sleep_until(course.read_at), if read => Happened::ReadTime,
             () = sleep_until(course.list_at), if list => Happened::ListTime,
+            () = lapse(course.watch.next_due()) => Happened::Faded,
         };
         let snapshot = match happened {
             Happened::Stopped => return,
@@ -97,23 +101,22 @@ pub async fn follow(
             }
             Happened::Listed(listed) => Some(course.list(*listed)),
             Happened::Resolved(hosts) => Some(course.watch.resolve(hosts)),
+            Happened::Faded => Some(course.watch.expire()),
             Happened::ReadTime => {
                 let (by, names) = (course.ask(), course.watch.host_names());
                 reading = Some(in_box(read_all(masters, by, resolver, names, held)));
                 None
             }
             Happened::ListTime => {
-                let polled = course.poll();
-                listing = polled.map(|(leader, all)| in_box(list_all(masters, leader, all)));
+                let ask = |(leader, all)| in_box(list_all(masters, leader, all));
+                listing = course.poll().map(ask);
                 None
             }
         };
         if course.resolve && resolving.is_none() {
             course.resolve = false;
-            let names = course.watch.host_names();
-            if !names.is_empty() {
-                resolving = Some(in_box(resolver.hosts_of(names)));
-            }
+            let names = Some(course.watch.host_names()).filter(|names| !names.is_empty());
+            resolving = names.map(|names| in_box(resolver.hosts_of(names)));
         }
         if let Some(snapshot) = snapshot {
             publish(&publisher, snapshot);
@@ -161,6 +164,13 @@ async fn finished<T>(waiting: &mut Waiting<'_, T>) -> T {
             *waiting = None;
             done
         }
+    }
+}
+
+async fn lapse(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => sleep(wait).await,
+        None => pending().await,
     }
 }
 

@@ -30,12 +30,17 @@
 //! - [`fence`]: the record that says who publishes
 //! - [`scope`]: which RRsets are ours
 //! - [`current`]: what a server has
+//! - [`cut`]: RRsets larger than a server takes
+//! - [`mark`]: how much may go at once
+//! - [`held`]: removals that wait for an approval
+//! - [`quarantine`]: names that a server refuses
 //! - [`plan`]: what would change, and what of it may
 //! - [`report`]: plans for people and programs
 //! - [`update`]: approved changes into messages, RFC 2136
 //! - [`pace`]: how many messages at a time
 //! - [`transfer`]: AXFR and IXFR
 //! - [`reading`]: what a transfer tells of our space
+//! - [`drift`]: what others change in our space
 //! - [`answer`]: a question into its answer
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
@@ -45,15 +50,20 @@
 //! - [`secret`]: secrets from files and the environment
 //! - [`resolve`]: addresses of host names
 //! - [`zookeeper`]: following the election in ZooKeeper
+//! - [`candidacy`]: standing for election there
 //! - [`http`]: the clients that ask the masters
 //! - [`stream`]: one subscription to a master's events
 //! - [`masters`]: whoever of them leads
 //! - [`watch`]: what they tell into snapshots
 //! - [`course`]: what they are asked next, and when
 //! - [`follow`]: readings, events and polls in their order
-//! - [`connection`]: one TCP connection to a name server
+//! - [`tls`]: whom a target trusts
+//! - [`connection`]: one connection to a name server, over TCP or TLS
 //! - [`target`]: one zone on one name server
+//! - [`mirror`]: reading that zone, and verifying it
 //! - [`publish`]: carrying out a plan there
+//! - [`sift`]: finding the names that a server refuses
+//! - [`pass`]: reading, planning, writing and verifying once
 //! - [`server`]: the bundled server's sockets
 //! - [`daemon`]: what `run` runs
 //! - [`cli`]: the commands
@@ -64,6 +74,7 @@
 //! what the server has.
 
 pub mod answer;
+pub mod candidacy;
 pub mod catalog;
 pub mod cli;
 pub mod cluster;
@@ -71,20 +82,27 @@ pub mod config;
 pub mod connection;
 pub mod course;
 pub mod current;
+pub mod cut;
 pub mod daemon;
+pub mod drift;
 pub mod election;
 pub mod events;
 pub mod fence;
 pub mod follow;
+pub mod held;
 pub mod http;
 pub mod label;
 pub mod live;
+pub mod mark;
 pub mod masters;
 pub mod mesos;
+pub mod mirror;
 pub mod name;
 pub mod pace;
+pub mod pass;
 pub mod plan;
 pub mod publish;
+pub mod quarantine;
 pub mod reading;
 pub mod recordio;
 pub mod records;
@@ -95,6 +113,7 @@ pub mod scope;
 pub mod secret;
 pub mod server;
 pub mod setting;
+pub mod sift;
 pub mod snapshot;
 pub mod splitter;
 pub mod state;
@@ -102,6 +121,7 @@ pub mod stream;
 pub mod tally;
 pub mod target;
 pub mod task;
+pub mod tls;
 pub mod transfer;
 pub mod tsig;
 pub mod unknown;

@@ -1,20 +1,21 @@
 //! What would change on a server, and which of it may. A [`Plan`] leaves no choice to whoever
 //! carries it out: only what [`approve`] let through can be sent at all.
 
-use std::collections::HashSet;
-use std::fmt;
-use std::str::FromStr;
-
-use sha1::{Digest, Sha1};
-use sha2::Sha256;
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
 
 use crate::current::Current;
+use crate::cut::{RrsetLimit, cut};
 use crate::fence::Adoption;
+use crate::held::{Approval, Entry, HeldSet, Holds, PlanId, Why};
+use crate::mark::Loss;
 use crate::name::Name;
+use crate::quarantine::{Quarantine, Wanted};
 use crate::rr::{Rdata, Rrset};
 use crate::scope::{Foreign, NotOurs, Scope};
 use crate::snapshot::Completeness;
 use crate::unknown::Unknown;
+use crate::wire::Rcode;
 use crate::zone::{Key, Zone};
 
 /// One RRset as it is and as it shall be.
@@ -40,15 +41,23 @@ impl Change {
         matches!((&self.old, &self.new), (Some(old), Some(new)) if old.same_data(new))
     }
 
-    /// The change without its removals, and with as many additions as then still fit; none when
-    /// nothing is left of it.
-    fn without_removals(self, limit: RrsetLimit) -> Option<Change> {
-        let new = match (&self.old, self.new) {
-            (Some(old), Some(new)) => Some(limit.grown(old, &new)),
-            (Some(old), None) => Some(old.clone()),
-            (None, new) => new,
+    /// The change without the removal of `kept`, and with as many additions as then still fit;
+    /// none when nothing is left of it.
+    fn keeping(self, kept: &BTreeSet<Rdata>, limit: RrsetLimit) -> Option<Change> {
+        if kept.is_empty() {
+            return Some(self);
+        }
+        let old = self.old.as_ref()?;
+        let stays = |rdata: &&Rdata| {
+            kept.contains(rdata) || self.new.as_ref().is_some_and(|new| new.contains(rdata))
         };
-        (new != self.old).then_some(Change { key: self.key, old: self.old, new })
+        let data: Vec<Rdata> = old.rdata().iter().filter(stays).cloned().collect();
+        let least = Rrset::new(old.ttl(), data)?;
+        let new = match &self.new {
+            Some(new) => limit.grown(&least, new),
+            None => least,
+        };
+        (*old != new).then_some(Change { key: self.key, old: self.old, new: Some(new) })
     }
 }
 
@@ -67,50 +76,25 @@ pub struct Cut {
     pub published: usize,
 }
 
+/// A name that is not changed, since the server refused it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    pub name: Name,
+    pub rcode: Rcode,
+    pub tries: u32,
+}
+
 /// Everything in which a server differs from the desired zone.
 #[derive(Default, Debug)]
 pub struct Diff {
     pub changes: Vec<Change>,
     pub blocked: Vec<Blocked>,
     pub cut: Vec<Cut>,
-}
-
-/// How large an RRset may become; none: whatever it is.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct RrsetLimit {
-    pub record_max: Option<usize>,
-    /// As answered: twelve octets a record and its data.
-    pub octets_max: Option<usize>,
-    /// To so many records an earlier process may have had to cut: what it left is not tried
-    /// again until it changes.
-    pub earlier_max: Option<usize>,
-}
-
-impl RrsetLimit {
-    /// All of `old`, with the TTL of `new` and as much of it as fits.
-    fn grown(&self, old: &Rrset, new: &Rrset) -> Rrset {
-        let record_max =
-            self.record_max.or(self.earlier_max.filter(|max| old.rdata().len() == *max));
-        let mut data = old.rdata().to_vec();
-        let mut size: usize = data.iter().map(octets).sum();
-        for rdata in new.minus(Some(old)) {
-            size += octets(rdata);
-            if record_max.is_some_and(|max| data.len() >= max)
-                || self.octets_max.is_some_and(|max| size > max)
-            {
-                break;
-            }
-            data.push(rdata.clone());
-        }
-        Rrset::new(new.ttl(), data).unwrap_or_else(|| old.clone())
-    }
-
-    fn is_earlier_cut(&self, old: &Rrset, wanted: &Rrset) -> bool {
-        self.earlier_max.is_some_and(|max| {
-            let limit = RrsetLimit { record_max: Some(max), ..RrsetLimit::default() };
-            old.rdata().len() == max && wanted.rdata().len() > max && cut(wanted, limit) == *old
-        })
-    }
+    pub refused: Vec<Refused>,
+    /// Desired records, less those that are blocked or cut.
+    pub desired_count: usize,
+    /// Records found that are ours.
+    pub current_count: usize,
 }
 
 /// Compares, ownership settled first.
@@ -121,15 +105,21 @@ pub fn diff(
     foreign: &Foreign,
     limit: RrsetLimit,
 ) -> Diff {
-    let mut diff = Diff::default();
+    let mut diff = Diff {
+        desired_count: desired.record_count(),
+        current_count: current.record_count(),
+        ..Diff::default()
+    };
+    let count = |set: Option<&Rrset>| set.map_or(0, |set| set.rdata().len());
     for key in current.differing(desired) {
-        let wanted = desired.get(&key);
+        let (wanted, old) = (desired.get(&key), current.get(&key));
         if let Err(why) = scope.check(&key, foreign) {
+            diff.desired_count -= count(wanted);
+            diff.current_count -= count(old);
             diff.blocked.extend(wanted.map(|_| Blocked { key, why }));
             continue;
         }
         let mut new = wanted.map(|set| cut(set, limit));
-        let old = current.get(&key);
         if let (Some(old), Some(set)) = (old, wanted)
             && limit.is_earlier_cut(old, set)
         {
@@ -139,6 +129,7 @@ pub fn diff(
             && new.rdata().len() < set.rdata().len()
         {
             let (desired, published) = (set.rdata().len(), new.rdata().len());
+            diff.desired_count -= desired - published;
             diff.cut.push(Cut { key: key.clone(), desired, published });
         }
         if old != new.as_ref() {
@@ -148,91 +139,29 @@ pub fn diff(
     diff
 }
 
-/// Octets of a record in an answer, its owner compressed.
-fn octets(rdata: &Rdata) -> usize {
-    12 + rdata.wire_len()
+/// What the changes of one name want it to become.
+pub fn wanted(changes: &[Change]) -> Wanted {
+    changes.iter().map(|change| (change.key.clone(), change.new.clone())).collect()
 }
 
-/// Those records of a large RRset that have the lowest hash: the same ones on every run, and
-/// one that leaves is replaced by one.
-fn cut(set: &Rrset, limit: RrsetLimit) -> Rrset {
-    let record_max = limit.record_max.unwrap_or(usize::MAX);
-    let octets_max = limit.octets_max.unwrap_or(usize::MAX);
-    let size: usize = set.rdata().iter().map(octets).sum();
-    if set.rdata().len() <= record_max && size <= octets_max {
-        return set.clone();
-    }
-    let hash = |rdata: &Rdata| -> [u8; 20] {
-        let mut octets = Vec::with_capacity(64);
-        rdata.write(&mut octets);
-        Sha1::digest(&octets).into()
-    };
-    let mut hashed: Vec<_> = set.rdata().iter().map(|rdata| (hash(rdata), rdata)).collect();
-    hashed.sort_unstable();
-    let mut size = 0;
-    let fits = |(_, rdata): &([u8; 20], &Rdata)| {
-        size += octets(rdata);
-        size <= octets_max
-    };
-    let kept = hashed.into_iter().take(record_max).take_while(fits);
-    let kept = kept.map(|(_, rdata)| rdata.clone()).collect();
-    Rrset::new(set.ttl(), kept).unwrap_or_else(|| set.clone())
-}
-
-/// Names one held set: the hash of its target, zone and records.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct PlanId([u8; 6]);
-
-impl PlanId {
-    fn of<'r>(
-        target: &str,
-        zone: &Name,
-        records: impl Iterator<Item = (&'r Key, &'r Rdata)>,
-    ) -> PlanId {
-        let mut lines: Vec<String> =
-            records.map(|(key, rdata)| format!("{} {} {rdata}\n", key.name, key.rtype)).collect();
-        lines.sort_unstable();
-        let mut hash = Sha256::new();
-        hash.update(format!("{target}\n{zone}\n"));
-        lines.iter().for_each(|line| hash.update(line));
-        let digest = hash.finalize();
-        let mut id = [0; 6];
-        id.copy_from_slice(&digest[..6]);
-        PlanId(id)
-    }
-}
-
-impl fmt::Display for PlanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no plan id: 12 hexadecimal digits")]
-pub struct PlanIdError(String);
-
-impl FromStr for PlanId {
-    type Err = PlanIdError;
-
-    fn from_str(text: &str) -> Result<PlanId, PlanIdError> {
-        let mut id = [0; 6];
-        let digits = text.len() == 12 && text.bytes().all(|octet| octet.is_ascii_hexdigit());
-        for (at, octet) in id.iter_mut().enumerate() {
-            let two = text.get(2 * at..2 * at + 2).filter(|_| digits);
-            let value = two.and_then(|two| u8::from_str_radix(two, 16).ok());
-            *octet = value.ok_or_else(|| PlanIdError(text.to_owned()))?;
+impl Diff {
+    /// Leaves out the names that the server refused a while ago.
+    pub fn set_apart(&mut self, quarantine: &Quarantine, now: Duration) {
+        if quarantine.is_empty() {
+            return;
         }
-        Ok(PlanId(id))
+        let changes = std::mem::take(&mut self.changes);
+        for group in changes.chunk_by(|a, b| a.key.name == b.key.name) {
+            let name = &group[0].key.name;
+            match quarantine.keeps(name, &wanted(group), now) {
+                None => self.changes.extend_from_slice(group),
+                Some(refusal) => {
+                    let (rcode, tries) = (refusal.rcode, refusal.tries());
+                    self.refused.push(Refused { name: name.clone(), rcode, tries });
+                }
+            }
+        }
     }
-}
-
-/// Removals that wait for an approval.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HeldSet {
-    pub id: PlanId,
-    /// In the order of names.
-    pub records: Vec<(Key, Rdata)>,
 }
 
 /// What a plan is judged by.
@@ -245,8 +174,12 @@ pub struct Gate<'g> {
     pub adoption: Adoption,
     /// The names that this process created in a space not adopted yet.
     pub created: &'g HashSet<Name>,
-    /// The held sets that an operator released.
-    pub approved: &'g [PlanId],
+    /// What an operator released.
+    pub approvals: &'g [Approval],
+    /// More is lost than may go at once.
+    pub loss: Option<Loss>,
+    /// What others added so lately that it is not removed yet.
+    pub young: &'g BTreeSet<Entry>,
 }
 
 /// The changes that may be sent. Made by [`approve`] alone.
@@ -281,21 +214,35 @@ impl Approved {
 #[derive(Debug, Default)]
 pub struct Plan {
     pub approved: Approved,
-    /// Removals of a first contact.
-    pub held: Option<HeldSet>,
+    /// Removals that wait for an approval.
+    pub held: Vec<HeldSet>,
     /// Removals that wait until the cluster is complete again; nobody can approve them.
-    pub recovering: Vec<(Key, Rdata)>,
+    pub recovering: Vec<Entry>,
+    /// What others added lately, and what is removed soon.
+    pub young: Vec<Entry>,
     /// Changes of names found at first contact, which wait until the space is adopted.
     pub waiting: Vec<Change>,
     pub blocked: Vec<Blocked>,
     pub cut: Vec<Cut>,
+    pub refused: Vec<Refused>,
+    /// Removals released by an approval, though too much is lost.
+    pub released_count: usize,
 }
 
 impl Plan {
     /// Whether anything waits for somebody.
     pub fn holds(&self) -> bool {
-        self.held.is_some() || !self.recovering.is_empty()
+        !(self.held.is_empty() && self.recovering.is_empty() && self.refused.is_empty())
     }
+}
+
+/// A change on its way, its removals sorted.
+struct Sifted {
+    change: Change,
+    /// Not removed now.
+    kept: BTreeSet<Rdata>,
+    /// Removed unless too much is lost.
+    removable: Vec<Rdata>,
 }
 
 /// Decides what of a difference may be sent now.
@@ -305,60 +252,108 @@ pub fn approve(
     scope: &Scope,
     gate: &Gate<'_>,
     limit: RrsetLimit,
+    holds: &mut Holds,
 ) -> Plan {
-    let Diff { changes, blocked, cut } = diff;
-    let mut plan = Plan { blocked, cut, ..Plan::default() };
-    let going = match gate.adoption {
-        Adoption::Adopted => changes,
+    let Diff { changes, blocked, cut, refused, .. } = diff;
+    let mut plan = Plan { blocked, cut, refused, ..Plan::default() };
+    let (going, adopted) = match gate.adoption {
+        Adoption::Adopted => (changes, HashSet::new()),
         Adoption::FirstContact => first_contact(changes, current, scope, gate, &mut plan),
     };
-    for change in going {
-        let certain = gate.completeness.is_complete() && !gate.unknown.contains(&change.key.name);
-        if certain {
-            plan.approved.changes.push(change);
-            continue;
+    let mut sifted: Vec<Sifted> =
+        going.into_iter().map(|change| sift(change, gate, &mut plan)).collect();
+    match gate.loss {
+        None => holds.clear(),
+        Some(loss) => {
+            let wanted = sifted.iter().filter(|s| !adopted.contains(&s.change.key)).flat_map(|s| {
+                s.removable.iter().map(|rdata| (s.change.key.clone(), rdata.clone()))
+            });
+            let place = (gate.target, &scope.zone);
+            let judged = holds.judge(place, wanted.collect(), gate.approvals, loss);
+            plan.released_count = judged.released.len();
+            let held: BTreeSet<&Entry> =
+                judged.held.iter().flat_map(|set| set.entries.iter()).collect();
+            for Sifted { change, kept, removable } in &mut sifted {
+                let is_held = |rdata: &Rdata| held.contains(&(change.key.clone(), rdata.clone()));
+                kept.extend(removable.drain(..).filter(is_held));
+            }
+            plan.held.extend(judged.held);
         }
-        let gone = change.removed().map(|rdata| (change.key.clone(), rdata.clone()));
-        plan.recovering.extend(gone);
-        plan.approved.changes.extend(change.without_removals(limit));
     }
+    let going = sifted.into_iter().filter_map(|s| s.change.keeping(&s.kept, limit));
+    plan.approved.changes = going.collect();
     plan
 }
 
+/// Sorts the removals of a change into those that are certain and those that are not.
+fn sift(change: Change, gate: &Gate<'_>, plan: &mut Plan) -> Sifted {
+    let certain = gate.is_certain(&change.key.name);
+    let (mut kept, mut removable) = (BTreeSet::new(), Vec::new());
+    for rdata in change.removed() {
+        let entry = || (change.key.clone(), rdata.clone());
+        if !certain {
+            plan.recovering.push(entry());
+        } else if !gate.young.is_empty() && gate.young.contains(&entry()) {
+            plan.young.push(entry());
+        } else {
+            removable.push(rdata.clone());
+            continue;
+        }
+        kept.insert(rdata.clone());
+    }
+    Sifted { change, kept, removable }
+}
+
+impl Gate<'_> {
+    /// Whether what the desired zone lacks at this name is known to be gone.
+    fn is_certain(&self, name: &Name) -> bool {
+        self.completeness.is_complete() && !self.unknown.contains(name)
+    }
+}
+
 /// In a space not adopted yet only names absent from it are created, and those that this process
-/// created are kept; a space that holds nothing undesired is adopted at once.
+/// created are kept; a space that holds nothing undesired is adopted at once. Answers what goes
+/// on, and the keys found there of which all removals are approved.
 fn first_contact(
     changes: Vec<Change>,
     current: &Current,
     scope: &Scope,
     gate: &Gate<'_>,
     plan: &mut Plan,
-) -> Vec<Change> {
+) -> (Vec<Change>, HashSet<Key>) {
     let is_found = |change: &Change| {
         !gate.created.contains(&change.key.name) && current.has_name(&change.key.name)
     };
-    let (found, free): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(is_found);
+    let (found, mut free): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(is_found);
     let removals = found
         .iter()
         .flat_map(|change| change.removed().map(|rdata| (change.key.clone(), rdata.clone())));
-    let certain = |(key, _): &(Key, Rdata)| {
-        gate.completeness.is_complete() && !gate.unknown.contains(&key.name)
-    };
-    let (undesired, uncertain): (Vec<_>, Vec<_>) = removals.partition(certain);
-    let records = undesired.iter().map(|(key, rdata)| (key, rdata));
-    let id = PlanId::of(gate.target, &scope.zone, records);
-    let released = undesired.is_empty() || gate.approved.contains(&id);
+    let (undesired, uncertain): (Vec<Entry>, Vec<Entry>) =
+        removals.partition(|(key, _)| gate.is_certain(&key.name));
+    let id = PlanId::of(gate.target, &scope.zone, undesired.iter());
+    let is_released = |entry: &Entry| gate.approvals.iter().any(|by| by.releases(id, entry));
+    let (released, held): (Vec<Entry>, Vec<Entry>) = undesired.into_iter().partition(is_released);
     let all_certain = gate.completeness.is_complete() && uncertain.is_empty();
-    if current.is_empty() || all_certain && released {
-        plan.approved.adopts = true;
-        let mut all = [free, found].concat();
-        all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        return all;
+    plan.approved.adopts = current.is_empty() || all_certain && held.is_empty();
+    let released: BTreeSet<Entry> = released.into_iter().collect();
+    let goes = |change: &Change| {
+        let mut removed = change.removed().map(|rdata| (change.key.clone(), rdata.clone()));
+        plan.approved.adopts
+            || change.removed().next().is_some() && removed.all(|entry| released.contains(&entry))
+    };
+    let (going, waiting): (Vec<Change>, Vec<Change>) = found.into_iter().partition(goes);
+    let keys = going.iter().map(|change| change.key.clone()).collect();
+    free.extend(going);
+    free.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    if !plan.approved.adopts {
+        plan.recovering = uncertain;
+        let id = PlanId::of(gate.target, &scope.zone, held.iter());
+        if !held.is_empty() {
+            plan.held = vec![HeldSet { id: Some(id), why: Why::FirstContact, entries: held }];
+        }
+        plan.waiting = waiting.into_iter().filter(|change| !change.is_ttl_alone()).collect();
     }
-    plan.recovering = uncertain;
-    plan.held = (!undesired.is_empty()).then_some(HeldSet { id, records: undesired });
-    plan.waiting = found.into_iter().filter(|change| !change.is_ttl_alone()).collect();
-    free
+    (free, keys)
 }
 
 #[cfg(test)]
@@ -401,12 +396,9 @@ mod tests {
             .collect();
         let record =
             |(key, rdata): &(Key, Rdata)| format!("{}={rdata}", short(key)).replace("10.0.0.", "");
-        words.extend(
-            plan.held
-                .iter()
-                .flat_map(|held| held.records.iter())
-                .map(|r| format!("held {}", record(r))),
-        );
+        let held = plan.held.iter().flat_map(|held| held.entries.iter());
+        words.extend(held.map(|entry| format!("held {}", record(entry))));
+        words.extend(plan.young.iter().map(|entry| format!("young {}", record(entry))));
         words.extend(plan.recovering.iter().map(|r| format!("recovering {}", record(r))));
         words.extend(plan.waiting.iter().map(|c| format!("waiting {}", short(&c.key))));
         words.extend(plan.approved.adopts.then(|| "adopts".to_owned()));
@@ -450,17 +442,26 @@ mod tests {
         desired: &str,
         adoption: Adoption,
         completeness: Completeness,
-        approved: &[PlanId],
+        approvals: &[Approval],
+        loss: Option<Loss>,
     ) -> Plan {
         let desired = zone(desired);
         let current = Current::of_reading(&desired, &zone(server));
         let diff = diff(&current, &desired, &scope(), &Foreign::default(), RrsetLimit::default());
         let created = HashSet::from(["made.mesos".parse().unwrap()]);
-        let unknown = unknown();
-        let target = "bind";
-        let gate =
-            Gate { target, completeness, unknown: &unknown, adoption, created: &created, approved };
-        approve(diff, &current, &scope(), &gate, RrsetLimit::default())
+        let young = zone("young=1").records().map(|(k, _, r)| (k.clone(), r.clone())).collect();
+        let gate = Gate {
+            target: "bind",
+            completeness,
+            unknown: &unknown(),
+            adoption,
+            created: &created,
+            approvals,
+            loss,
+            young: &young,
+        };
+        let limit = RrsetLimit::default();
+        approve(diff, &current, &scope(), &gate, limit, &mut Holds::default())
     }
 
     #[track_caller]
@@ -471,7 +472,8 @@ mod tests {
         completeness: Completeness,
         expected: &str,
     ) {
-        assert_eq!(told(&plan(server, desired, adoption, completeness, &[])), expected);
+        let plan = plan(server, desired, adoption, completeness, &[], None);
+        assert_eq!(told(&plan), expected);
     }
 
     #[test]
@@ -506,14 +508,33 @@ mod tests {
     }
 
     #[test]
-    fn an_rrset_that_only_grows_stays_within_its_limit() {
-        let set = |text: &str| zone(text).iter().next().unwrap().1.clone();
-        let grown =
-            |limit: RrsetLimit| limit.grown(&set("a=1,2,3"), &set("a@30=3,4,5")).rdata().len();
-        assert_eq!(grown(RrsetLimit::default()), 5);
-        assert_eq!(grown(RrsetLimit { record_max: Some(4), ..RrsetLimit::default() }), 4);
-        assert_eq!(grown(RrsetLimit { earlier_max: Some(3), ..RrsetLimit::default() }), 3);
-        assert_eq!(grown(RrsetLimit { octets_max: Some(70), ..RrsetLimit::default() }), 4);
+    fn what_others_added_lately_stays_for_a_while() {
+        let adopted = |server, desired, expected| {
+            check(server, desired, Adoption::Adopted, Completeness::Complete, expected);
+        };
+        adopted("young=1", "", "young young=1");
+        adopted("young=1,2", "young=3", "young:1,2>1,3; young young=1");
+        adopted("young=1 old=1", "young=1", "old:1>");
+    }
+
+    #[test]
+    fn while_too_much_is_lost_removals_are_held_and_additions_go_out() {
+        let lossy = |server, desired, approvals: &[Approval]| {
+            let loss = Some(Loss { mark: 9, desired: 1 });
+            plan(server, desired, Adoption::Adopted, Completeness::Complete, approvals, loss)
+        };
+        let (server, desired) = ("a=1 b=1,2 c=1", "b=2,3 d=1 c=1");
+        let held = lossy(server, desired, &[]);
+        assert_eq!(told(&held), "b:1,2>1,2,3; d:>1; held a=1; held b=1");
+        assert!(held.holds());
+        let id = held.held[0].id.unwrap();
+        let released = lossy(server, desired, &[Approval::Id(id)]);
+        assert_eq!(told(&released), "a:1>; b:1,2>2,3; d:>1");
+        assert_eq!((released.released_count, released.holds()), (2, false));
+        let some = zone("a=1").records().map(|(k, _, r)| (k.clone(), r.clone())).collect();
+        let partly = lossy(server, desired, &[Approval::Entries(some)]);
+        assert_eq!(told(&partly), "a:1>; b:1,2>1,2,3; d:>1; held b=1");
+        assert_eq!(told(&lossy("a@30=1,2", "a=1", &[])), "a:1,2>1,2; held a=2");
     }
 
     #[test]
@@ -551,42 +572,71 @@ mod tests {
 
     #[test]
     fn an_approval_releases_exactly_the_set_it_names() {
-        let held = plan("old=9", "b=2", Adoption::FirstContact, Completeness::Complete, &[]);
-        let id = held.held.unwrap().id;
-        let with = |server, ids: &[PlanId]| {
-            told(&plan(server, "b=2", Adoption::FirstContact, Completeness::Complete, ids))
+        let first = |server, approvals: &[Approval]| {
+            let loss = Some(Loss { mark: 9, desired: 1 });
+            plan(server, "b=2", Adoption::FirstContact, Completeness::Complete, approvals, loss)
         };
-        assert_eq!(with("old=9", &[id]), "b:>2; old:9>; adopts");
+        let id = first("old=9", &[]).held[0].id.unwrap();
+        let with = |server, by: Approval| told(&first(server, &[by]));
+        assert_eq!(with("old=9", Approval::Id(id)), "b:>2; old:9>; adopts", "the loss is known");
         assert_eq!(
-            with("old=9 more=8", &[id]),
+            with("old=9 more=8", Approval::Id(id)),
             "b:>2; held more=8; held old=9; waiting more; waiting old"
         );
-        assert_eq!(id.to_string().parse(), Ok(id));
-        assert!("0123".parse::<PlanId>().is_err());
-        assert!("01234567890é".parse::<PlanId>().is_err());
+        let saved: BTreeSet<Entry> =
+            zone("old=9 x=1").records().map(|(k, _, r)| (k.clone(), r.clone())).collect();
+        assert_eq!(with("old=9", Approval::Entries(saved.clone())), "b:>2; old:9>; adopts");
+        assert_eq!(
+            with("old=9 more=8", Approval::Entries(saved)),
+            "b:>2; old:9>; held more=8; waiting more"
+        );
     }
 
     #[test]
-    fn a_large_rrset_is_cut_the_same_way_each_time() {
+    fn a_large_rrset_that_was_cut_is_no_change() {
         let numbers =
             |range: std::ops::Range<u8>| range.map(|n| n.to_string()).collect::<Vec<_>>().join(",");
         let large = zone(&format!("a={}", numbers(1..151)));
-        let smaller = zone(&format!("a={}", numbers(1..150)));
         let key = Key { name: "a.mesos".parse().unwrap(), rtype: Type::A };
         let limit = RrsetLimit { record_max: Some(100), ..RrsetLimit::default() };
-        let cut_of = |zone: &Zone| cut(zone.get(&key).unwrap(), limit);
-        assert_eq!(cut_of(&large).rdata().len(), 100);
-        assert!(cut_of(&large).minus(Some(&cut_of(&smaller))).count() <= 1);
-        let octets = RrsetLimit { octets_max: Some(16 * 70 + 5), ..RrsetLimit::default() };
-        assert_eq!(cut(large.get(&key).unwrap(), octets).rdata().len(), 70);
         let current = Current::of_reading(&large, &Zone::default());
         let first = diff(&current, &large, &scope(), &Foreign::default(), limit);
         assert_eq!(first.cut, [Cut { key: key.clone(), desired: 150, published: 100 }]);
+        assert_eq!((first.desired_count, first.current_count), (100, 0));
         let mut reached = current.clone();
         reached.set(&key, first.changes[0].new.clone());
         assert_eq!(diff(&reached, &large, &scope(), &Foreign::default(), limit).changes, []);
         let fresh = RrsetLimit { earlier_max: Some(100), ..RrsetLimit::default() };
         let again = diff(&reached, &large, &scope(), &Foreign::default(), fresh);
         assert_eq!((again.changes, again.cut), (vec![], first.cut));
+    }
+
+    #[test]
+    fn what_is_not_ours_does_not_count() {
+        let mut scope = scope();
+        scope.protect = vec![crate::scope::Pattern::parse("vip-*.mesos").unwrap()];
+        let (server, desired) = (zone("a=1,2 vip-a=7,8,9"), zone("a=1 vip-a=1 vip-b=2"));
+        let current = Current::of_reading(&desired, &server);
+        let diff = diff(&current, &desired, &scope, &Foreign::default(), RrsetLimit::default());
+        assert_eq!((diff.current_count, diff.desired_count), (2, 1));
+    }
+
+    #[test]
+    fn a_refused_name_is_set_apart_until_it_is_due() {
+        let desired = zone("a=1 b=2");
+        let current = Current::of_reading(&desired, &Zone::default());
+        let differing =
+            || diff(&current, &desired, &scope(), &Foreign::default(), RrsetLimit::default());
+        let mut quarantine = Quarantine::default();
+        let name: Name = "a.mesos".parse().unwrap();
+        let refused = wanted(&differing().changes[..1]);
+        let pause = quarantine.refuse(name.clone(), refused, Rcode::REFUSED, Duration::ZERO);
+        let mut early = differing();
+        early.set_apart(&quarantine, Duration::ZERO);
+        assert_eq!(early.changes.len(), 1);
+        assert_eq!(early.refused, [Refused { name, rcode: Rcode::REFUSED, tries: 1 }]);
+        let mut due = differing();
+        due.set_apart(&quarantine, pause);
+        assert_eq!((due.changes.len(), due.refused.len()), (2, 0));
     }
 }

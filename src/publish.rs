@@ -7,60 +7,52 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::connection::{Answered, ConnectionError, now};
+use crate::connection::{Answered, ConnectionError};
 use crate::fence::{Adoption, Fence, Found, Until};
 use crate::plan::{Approved, Change};
 use crate::report::chain;
 use crate::rr::Rdata;
-use crate::target::{Cause, RRSET_MAX_OF_BIND, Step, Target, TargetError};
-use crate::update::{self, Batch, FenceStep, Packer};
+use crate::target::{Also, Cause, Hold, Step, Target, TargetError};
+use crate::update::{self, Batch, FenceStep, Limits, Packer};
 use crate::wire::Rcode;
 
 /// How a carried out plan ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Applied {
     Done,
-    /// RRsets have to be cut for this server: plan again.
+    /// RRsets have to be cut for this server, or refused names are left to be found: plan again.
     PlanAgain,
     /// Asked to stop in between; every message sent was answered.
     Stopped,
 }
 
-/// Whether the fence is kept behind a burst.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hold {
-    /// `run` keeps it.
-    Keep,
-    /// `sync` releases it with its last message.
-    Release,
-}
-
-/// How long a `sync` may hold the fence, in seconds.
-const SYNC_LIMIT: u64 = 300;
-
-impl Hold {
-    pub fn until(self) -> Until {
-        match self {
-            Hold::Keep => Until::Run,
-            Hold::Release => Until::Time(now() + SYNC_LIMIT),
-        }
-    }
+/// A message on its way.
+struct Sent {
+    id: u16,
+    batch: Batch,
+    /// The fence's data before it, and what it makes of the fence.
+    before: Option<Rdata>,
+    after: Option<Fence>,
 }
 
 /// One burst under way.
-struct Burst {
-    packer: Packer,
+pub(crate) struct Burst {
+    pub(crate) packer: Packer,
+    /// Names that were refused before, each in a message of its own behind all others.
+    apart: VecDeque<Batch>,
     /// The fence's data in the zone as it is now.
-    fence: Option<Rdata>,
+    pub(crate) fence: Option<Rdata>,
     /// What the last message makes of it.
     release: Option<Fence>,
-    sent: VecDeque<(u16, Batch)>,
+    sent: VecDeque<Sent>,
     /// Messages and records sent so far, and since when.
     message_count: usize,
     record_count: usize,
     started: Instant,
     last_answer: Instant,
-    refused: Option<(Rcode, Batch)>,
+    pub(crate) refused: VecDeque<(Rcode, Batch)>,
+    /// A message with records was accepted.
+    pub(crate) accepted: bool,
     /// What the zone says of it from the first message on.
     adoption: Adoption,
 }
@@ -69,6 +61,7 @@ impl Burst {
     fn new(changes: Vec<Change>, fence: Option<Rdata>, adoption: Adoption) -> Burst {
         Burst {
             packer: Packer::new(changes),
+            apart: VecDeque::new(),
             fence,
             release: None,
             sent: VecDeque::new(),
@@ -76,9 +69,20 @@ impl Burst {
             record_count: 0,
             started: Instant::now(),
             last_answer: Instant::now(),
-            refused: None,
+            refused: VecDeque::new(),
+            accepted: false,
             adoption,
         }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.packer.is_empty() && self.apart.is_empty()
+    }
+
+    /// What goes next, empty at the end.
+    pub(crate) fn take(&mut self, limits: Limits) -> Batch {
+        let next = if self.packer.is_empty() { self.apart.pop_front() } else { None };
+        next.unwrap_or_else(|| self.packer.take(limits))
     }
 }
 
@@ -102,7 +106,12 @@ impl Target {
         };
         self.before.clone_from(&self.view);
         self.accepted = 0;
-        let mut burst = Burst::new(approved.into_changes(), before, fence.adoption);
+        let (again, changes): (Vec<Change>, Vec<Change>) = approved
+            .into_changes()
+            .into_iter()
+            .partition(|change| self.quarantine.contains(&change.key.name));
+        let mut burst = Burst::new(changes, before, fence.adoption);
+        burst.apart = again.chunk_by(|a, b| a.key.name == b.key.name).map(Batch::of).collect();
         burst.release =
             (hold == Hold::Release).then(|| Fence { until: Until::Released, ..fence.clone() });
         for name in burst.packer.split_names() {
@@ -122,46 +131,49 @@ impl Target {
         fence: Fence,
         stop: &watch::Receiver<bool>,
     ) -> Result<Applied, TargetError> {
-        let first = burst.packer.take(self.pace.limits());
+        let first = burst.take(self.pace.limits());
         let after = match &burst.release {
-            Some(release) if burst.packer.is_empty() => release,
+            Some(release) if burst.is_over() => release,
             _ => &fence,
         };
         let after = Some(after.clone()).filter(|after| burst.fence != Some(after.rdata()));
         self.send(burst, first, after).await?;
         self.await_answers(burst, 0).await?;
-        if burst.refused.is_none() {
-            self.held = Some(fence);
-        }
-        while burst.refused.is_none() && !burst.packer.is_empty() && !*stop.borrow() {
-            let batch = burst.packer.take(self.pace.limits());
-            let last = burst.packer.is_empty();
-            let room = if last { 0 } else { self.pace.window() - 1 };
+        while burst.refused.is_empty() && !burst.is_over() && !*stop.borrow() {
+            let alone = burst.packer.is_empty();
+            let batch = burst.take(self.pace.limits());
+            let last = burst.is_over();
+            let room = if last || alone { 0 } else { self.pace.window() - 1 };
             let release = burst.release.clone().filter(|_| last);
             if burst.sent.len() > room {
                 self.await_answers(burst, room).await?;
             }
-            if burst.refused.is_none() {
+            if burst.refused.is_empty() {
                 self.send(burst, batch, release).await?;
+            } else {
+                burst.apart.push_front(batch);
             }
         }
         self.await_answers(burst, 0).await?;
-        let stopped = *stop.borrow();
-        self.finish(burst, stopped).await
+        match burst.refused.is_empty() {
+            true => Ok(self.finish(burst, *stop.borrow())),
+            false => self.sift(burst, fence, stop).await,
+        }
     }
 
     /// Sends one batch; `after` is what it makes of the fence.
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         burst: &mut Burst,
         batch: Batch,
         after: Option<Fence>,
     ) -> Result<(), TargetError> {
-        let after = after.map(|fence| fence.rdata());
+        let before = burst.fence.clone();
+        let data = after.as_ref().map(Fence::rdata);
         let step = FenceStep {
             name: self.fence_name().clone(),
-            before: burst.fence.clone(),
-            after: after.clone(),
+            before: before.clone(),
+            after: data.clone(),
         };
         let (zone, key) = (self.zone().clone(), self.keys.update.clone());
         let connection = self.connect().await?;
@@ -171,35 +183,43 @@ impl Target {
         self.claim_names(&batch, burst.adoption);
         burst.message_count += 1;
         burst.record_count += batch.record_count;
-        burst.sent.push_back((id, batch));
-        if after.is_some() {
-            burst.fence = after;
+        if data.is_some() {
+            burst.fence = data;
         }
+        burst.sent.push_back(Sent { id, batch, before, after });
         sent.map_err(|cause| self.failed(Step::Update, cause))
     }
 
     /// Waits until at most `room` messages are unanswered.
-    async fn await_answers(&mut self, burst: &mut Burst, room: usize) -> Result<(), TargetError> {
+    pub(crate) async fn await_answers(
+        &mut self,
+        burst: &mut Burst,
+        room: usize,
+    ) -> Result<(), TargetError> {
         while burst.sent.len() > room {
             let key = self.keys.update.clone();
             let answered = self.connect().await?.receive_update(&key).await;
             let answered = answered.map_err(|cause| self.failed(Step::Update, cause))?;
-            self.note(burst, &answered)?;
+            self.answered(burst, &answered)?;
         }
         Ok(())
     }
 
-    fn note(&mut self, burst: &mut Burst, answered: &Answered) -> Result<(), TargetError> {
-        let at = burst.sent.iter().position(|(id, _)| *id == answered.id);
-        let Some((_, batch)) = at.and_then(|at| burst.sent.remove(at)) else {
+    fn answered(&mut self, burst: &mut Burst, answered: &Answered) -> Result<(), TargetError> {
+        let at = burst.sent.iter().position(|sent| sent.id == answered.id);
+        let Some(sent) = at.and_then(|at| burst.sent.remove(at)) else {
             return Err(self.failed(Step::Update, ConnectionError::OtherId));
         };
         let since = std::mem::replace(&mut burst.last_answer, Instant::now()).elapsed();
         match answered.rcode {
             Rcode::NOERROR => {
-                self.pace.answered(batch.record_count, answered.latency, since);
+                self.pace.answered(sent.batch.record_count, answered.latency, since);
                 self.accepted += 1;
-                self.commit(&batch);
+                burst.accepted |= sent.batch.record_count > 0;
+                self.commit(&sent.batch);
+                if let Some(after) = sent.after {
+                    self.held = Some(after).filter(|after| after.until != Until::Released);
+                }
             }
             Rcode::NXRRSET | Rcode::YXRRSET | Rcode::NXDOMAIN | Rcode::YXDOMAIN => {
                 self.connection = None;
@@ -207,9 +227,12 @@ impl Target {
                 self.held.take_if(|_| burst.release.is_some());
                 return Err(self.error(Step::Update, Cause::FenceLost));
             }
-            // The first refusal is the telling one: on Knot it takes others in flight with it.
+            // On Knot a bad message takes others in flight with it: which one it was is found out.
             rcode => {
-                burst.refused.get_or_insert((rcode, batch));
+                if sent.after.is_some() {
+                    burst.fence = sent.before;
+                }
+                burst.refused.push_back((rcode, sent.batch));
             }
         }
         Ok(())
@@ -229,38 +252,28 @@ impl Target {
         let Some(view) = &mut self.view else { return };
         for change in &batch.changes {
             view.current.set(&change.key, change.new.clone());
+            if self.quarantine.release(&change.key.name) {
+                let (target, name) = (&self.config.name, &change.key.name);
+                info!(target, %name, "the server takes this name now");
+            }
         }
     }
 
-    async fn finish(&mut self, burst: &mut Burst, stopped: bool) -> Result<Applied, TargetError> {
-        let Some((rcode, batch)) = burst.refused.take() else {
-            let (messages, records) = (burst.message_count, burst.record_count);
-            let (window, millis) = (self.pace.window(), burst.started.elapsed().as_millis());
-            debug!(target = self.config.name, messages, records, window, millis, "zone updated");
-            if let (Some(view), Some(fence)) = (&mut self.view, &burst.fence) {
-                view.fence = Found::of(std::slice::from_ref(fence));
-            }
-            if let Some(view) = &self.view {
-                self.created.retain(|name| view.current.has_name(name));
-            }
-            let unfinished = stopped && !burst.packer.is_empty();
-            if !unfinished && burst.release.is_some() {
-                self.held = None;
-            }
-            return Ok(if unfinished { Applied::Stopped } else { Applied::Done });
-        };
-        self.view = None;
-        let too_large = batch.changes.iter().any(|change| {
-            change.new.as_ref().is_some_and(|new| new.rdata().len() > RRSET_MAX_OF_BIND)
-        });
-        if rcode == Rcode::SERVFAIL && too_large && self.cut_rrsets() {
-            return Ok(Applied::PlanAgain);
+    /// What a burst leaves behind when all that was sent of it was answered.
+    pub(crate) fn finish(&mut self, burst: &Burst, stopped: bool) -> Applied {
+        let (messages, records) = (burst.message_count, burst.record_count);
+        let (window, millis) = (self.pace.window(), burst.started.elapsed().as_millis());
+        debug!(target = self.config.name, messages, records, window, millis, "zone updated");
+        if let (Some(view), Some(fence)) = (&mut self.view, &burst.fence) {
+            view.fence = Found::of(std::slice::from_ref(fence));
         }
-        if let Some(held) = self.held.take_if(|_| burst.release.is_some()) {
-            self.release(&held).await;
+        if let Some(view) = &self.view {
+            self.created.retain(|name| view.current.has_name(name));
         }
-        let names = names(&batch);
-        Err(self.error(Step::Update, Cause::Refused { rcode, names }))
+        match stopped && !burst.is_over() {
+            true => Applied::Stopped,
+            false => Applied::Done,
+        }
     }
 
     /// Gives back a fence that we hold, as well as can be: who finds it held waits it out.
@@ -301,32 +314,33 @@ impl Target {
             fence.until = Until::Released;
         }
         self.swap_fence(before, &fence).await?;
-        self.held = Some(fence).filter(|_| hold == Hold::Keep);
         self.doubt = false;
         Ok(())
     }
 
     /// Puts one fence in the place of another, in a message of its own.
-    async fn swap_fence(
+    pub(crate) async fn swap_fence(
         &mut self,
         before: Option<Rdata>,
         after: &Fence,
     ) -> Result<(), TargetError> {
         let mut burst = Burst::new(Vec::new(), before, after.adoption);
-        let nothing = burst.packer.take(self.pace.limits());
+        let nothing = burst.take(self.pace.limits());
         self.send(&mut burst, nothing, Some(after.clone())).await?;
         self.await_answers(&mut burst, 0).await?;
-        match burst.refused {
+        match burst.refused.pop_front() {
             None => Ok(()),
             Some((rcode, batch)) => {
-                Err(self.error(Step::Fence, Cause::Refused { rcode, names: names(&batch) }))
+                let names = names(&batch);
+                let also = Also::Unknown;
+                Err(self.error(Step::Fence, Cause::Refused { rcode, names, also }))
             }
         }
     }
 }
 
 /// "a.mesos." or "a.mesos. and 3 more names".
-fn names(batch: &Batch) -> String {
+pub(crate) fn names(batch: &Batch) -> String {
     let mut names: Vec<String> = batch.changes.iter().map(|c| c.key.name.to_string()).collect();
     names.dedup();
     match names.len() {

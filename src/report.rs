@@ -1,14 +1,17 @@
 //! Plans for people, as lines, and for programs, as JSON of a fixed shape.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fence::Adoption;
+use crate::held::{Entry, HeldSet, Why};
 use crate::name::Name;
 use crate::plan::{Change, Plan};
-use crate::rr::{Rdata, Rrset, Serial};
+use crate::rr::{Rdata, Rrset, Serial, Type};
 use crate::snapshot::Completeness;
+use crate::wire::Rcode;
 use crate::zone::Key;
 
 /// The number of the JSON shape; a key that changes its meaning changes it.
@@ -66,16 +69,12 @@ pub fn text(about: &About<'_>, plan: &Plan, style: Style) -> String {
         let Key { name, rtype } = &blocked.key;
         put(&style.paint("33", &format!("not ours {name} {rtype}: {}", blocked.why)));
     }
-    if let Some(held) = &plan.held {
-        let (id, count) = (held.id, held.records.len());
-        let line = match count {
-            1 => format!("held {id}: 1 record found there; `sync --approve {id}` removes it"),
-            _ => format!(
-                "held {id}: {count} records found there; `sync --approve {id}` removes them"
-            ),
-        };
-        put(&style.paint("33", &line));
-        held.records.iter().for_each(|record| put(&format!("  - {}", short(record))));
+    for refused in &plan.refused {
+        put(&style.paint("33", &refusal(&refused.name, refused.rcode)));
+    }
+    for held in &plan.held {
+        put(&style.paint("33", &held_line(held)));
+        held.entries.iter().for_each(|entry| put(&format!("  - {}", short(entry))));
     }
     if !plan.recovering.is_empty() {
         let why = uncertainty(about.completeness);
@@ -89,6 +88,28 @@ pub fn text(about: &About<'_>, plan: &Plan, style: Style) -> String {
     out
 }
 
+/// A name that is not changed, since the server refused it.
+pub fn refusal(name: &Name, rcode: Rcode) -> String {
+    format!("refused {name}: the server answered {rcode} to it alone; it stays as it is")
+}
+
+fn held_line(held: &HeldSet) -> String {
+    let records = match held.entries.len() {
+        1 => "1 record".to_owned(),
+        count => format!("{count} records"),
+    };
+    let them = if held.entries.len() == 1 { "it" } else { "them" };
+    match (held.id, held.why) {
+        (Some(id), Why::FirstContact) => {
+            format!("held {id}: {records} found there; `sync --approve {id}` removes {them}")
+        }
+        (Some(id), why) => {
+            format!("held {id}: {records}, as {why}; `sync --approve {id}` removes {them}")
+        }
+        (None, why) => format!("held: {records} more; {why}"),
+    }
+}
+
 /// Why removals are not certain.
 fn uncertainty(completeness: Completeness) -> String {
     match completeness {
@@ -97,7 +118,7 @@ fn uncertainty(completeness: Completeness) -> String {
     }
 }
 
-fn short((key, rdata): &(Key, Rdata)) -> String {
+fn short((key, rdata): &Entry) -> String {
     format!("{} {} {rdata}", key.name, key.rtype)
 }
 
@@ -141,7 +162,7 @@ struct ReportedChange {
     add: Vec<String>,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 struct ReportedHold {
     /// None: nobody can approve it.
     plan_id: Option<String>,
@@ -149,7 +170,7 @@ struct ReportedHold {
     records: Vec<ReportedRecord>,
 }
 
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 struct ReportedRecord {
     name: String,
     #[serde(rename = "type")]
@@ -177,10 +198,9 @@ struct ReportedCut {
 /// A plan in the shape of `diff --format json`.
 pub fn json(about: &About<'_>, plan: &Plan) -> Report {
     let mut held = Vec::new();
-    if let Some(set) = &plan.held {
-        let reason = "found there at first contact".to_owned();
-        let plan_id = Some(set.id.to_string());
-        held.push(ReportedHold { plan_id, reason, records: reported(&set.records) });
+    for set in &plan.held {
+        let (plan_id, reason) = (set.id.map(|id| id.to_string()), set.why.to_string());
+        held.push(ReportedHold { plan_id, reason, records: reported(&set.entries) });
     }
     if !plan.recovering.is_empty() {
         let (reason, records) = (uncertainty(about.completeness), reported(&plan.recovering));
@@ -212,8 +232,8 @@ pub fn json(about: &About<'_>, plan: &Plan) -> Report {
     }
 }
 
-fn reported(records: &[(Key, Rdata)]) -> Vec<ReportedRecord> {
-    let one = |(key, rdata): &(Key, Rdata)| ReportedRecord {
+fn reported(records: &[Entry]) -> Vec<ReportedRecord> {
+    let one = |(key, rdata): &Entry| ReportedRecord {
         name: key.name.to_string(),
         rtype: key.rtype.to_string(),
         rdata: rdata.to_string(),
@@ -232,8 +252,102 @@ fn reported_change(change: &Change) -> ReportedChange {
     }
 }
 
+/// What of a saved `diff --format json` says which removals were held.
+#[derive(Deserialize, Debug)]
+pub struct SavedPlan {
+    version: u32,
+    targets: Vec<SavedTarget>,
+}
+
+#[derive(Deserialize, Debug)]
+struct SavedTarget {
+    target: String,
+    zone: String,
+    held: Vec<ReportedHold>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SavedPlanError {
+    #[error("its version is {0}, not {JSON_VERSION}")]
+    Version(u32),
+    #[error("it holds the record \"{0} {1} {2}\", which mesozone cannot have written")]
+    Record(String, String, String),
+}
+
+impl SavedPlan {
+    /// The removals held there that can be approved.
+    pub fn held(&self, target: &str, zone: &Name) -> Result<BTreeSet<Entry>, SavedPlanError> {
+        if self.version != JSON_VERSION {
+            return Err(SavedPlanError::Version(self.version));
+        }
+        let here = |saved: &&SavedTarget| saved.target == target && saved.zone == zone.to_string();
+        let sets = self.targets.iter().filter(here).flat_map(|saved| &saved.held);
+        let records = sets.filter(|set| set.plan_id.is_some()).flat_map(|set| &set.records);
+        records.map(ReportedRecord::entry).collect()
+    }
+}
+
+impl ReportedRecord {
+    fn entry(&self) -> Result<Entry, SavedPlanError> {
+        let parsed = || {
+            let (rtype, rdata) = match self.rtype.as_str() {
+                "A" => (Type::A, Rdata::A(self.rdata.parse().ok()?)),
+                "AAAA" => (Type::AAAA, Rdata::Aaaa(self.rdata.parse().ok()?)),
+                "SRV" => (Type::SRV, srv(&self.rdata)?),
+                _ => return None,
+            };
+            Some((Key { name: self.name.parse().ok()?, rtype }, rdata))
+        };
+        parsed().ok_or_else(|| {
+            let text = |field: &String| field.clone();
+            SavedPlanError::Record(text(&self.name), text(&self.rtype), text(&self.rdata))
+        })
+    }
+}
+
+fn srv(text: &str) -> Option<Rdata> {
+    let mut fields = text.split(' ');
+    let mut number = || fields.next()?.parse().ok();
+    let (priority, weight, port) = (number()?, number()?, number()?);
+    let target = fields.next()?.parse().ok()?;
+    fields.next().is_none().then_some(Rdata::Srv { priority, weight, port, target })
+}
+
 /// An error and its causes on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_plan_gives_back_what_it_held() {
+        let record = |rtype: &str, rdata: &str| {
+            format!(r#"{{"name": "a.mesos.", "type": "{rtype}", "rdata": "{rdata}"}}"#)
+        };
+        let plan = |version: u32, target: &str, id: &str, records: &[String]| -> SavedPlan {
+            let records = records.join(",");
+            serde_json::from_str(&format!(
+                r#"{{"version": {version}, "more": 1, "targets": [{{"target": "{target}", "zone": "mesos.",
+                "held": [{{"plan_id": {id}, "reason": "x", "records": [{records}]}}]}}]}}"#
+            ))
+            .unwrap()
+        };
+        let zone = "mesos".parse().unwrap();
+        let held = |plan: SavedPlan| plan.held("bind", &zone).map(|entries| entries.len());
+        let all = [("A", "10.0.0.1"), ("AAAA", "fd00::1"), ("SRV", "0 1 80 b.mesos.")];
+        let all = all.map(|(rtype, rdata)| record(rtype, rdata));
+        let id = r#""0123456789ab""#;
+        assert_eq!(held(plan(1, "bind", id, &all)).unwrap(), 3);
+        assert_eq!(held(plan(1, "knot", id, &all)).unwrap(), 0);
+        assert_eq!(held(plan(1, "bind", "null", &all)).unwrap(), 0);
+        assert!(held(plan(2, "bind", id, &all)).is_err());
+        for (rtype, rdata) in [("A", "x"), ("TXT", "a"), ("SRV", "0 1 b."), ("SRV", "0 1 2 b. c")] {
+            let error = held(plan(1, "bind", id, &[record(rtype, rdata)])).unwrap_err();
+            assert!(error.to_string().contains(rdata), "{error}");
+        }
+    }
 }

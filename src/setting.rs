@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::cluster::Endpoint;
@@ -110,6 +111,24 @@ impl Word for Span {
     }
 }
 
+/// "20%", or "off" for none.
+pub(crate) struct Percentage;
+
+impl Word for Percentage {
+    type Value = Option<u32>;
+    fn read(text: &str) -> Result<Option<u32>, String> {
+        let wrong = || format!("{text:?} is no share: write it as \"20%\", or \"off\"");
+        match text.strip_suffix('%') {
+            None if text == "off" => Ok(None),
+            None => Err(wrong()),
+            Some(number) => match number.parse() {
+                Ok(percent @ 0..=100) => Ok(Some(percent)),
+                _ => Err(wrong()),
+            },
+        }
+    }
+}
+
 /// A duration above zero: how often something is done.
 pub(crate) struct Interval;
 
@@ -173,16 +192,53 @@ impl Word for Owner {
 pub(crate) struct ServerAddress;
 
 impl Word for ServerAddress {
-    type Value = PortedEndpoint;
-    fn read(text: &str) -> Result<PortedEndpoint, String> {
-        let endpoint = Endpoint::parse(text)
-            .ok_or_else(|| format!("{text:?} is no server: write it as 10.0.0.53:53"))?;
-        let port = endpoint.port.or(Some(53));
-        Ok(PortedEndpoint(Endpoint { port, ..endpoint }))
+    type Value = Endpoint;
+    fn read(text: &str) -> Result<Endpoint, String> {
+        Endpoint::parse(text)
+            .ok_or_else(|| format!("{text:?} is no server: write it as 10.0.0.53:53"))
     }
 }
 
-pub(crate) struct PortedEndpoint(pub(crate) Endpoint);
+/// What carries the messages to a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transport {
+    Tcp,
+    Tls,
+}
+
+impl Transport {
+    /// The port that is meant when none is given: RFC 9103, section 7.1.
+    pub(crate) fn port(self) -> u16 {
+        match self {
+            Transport::Tcp => 53,
+            Transport::Tls => 853,
+        }
+    }
+}
+
+impl Word for Transport {
+    type Value = Transport;
+    fn read(text: &str) -> Result<Transport, String> {
+        match text {
+            "tcp" => Ok(Transport::Tcp),
+            "tls" => Ok(Transport::Tls),
+            _ => Err(format!("{text:?} is neither \"tcp\" nor \"tls\"")),
+        }
+    }
+}
+
+/// What a certificate is for: a host name or an address.
+pub(crate) struct CertificateName;
+
+impl Word for CertificateName {
+    type Value = ServerName<'static>;
+    fn read(text: &str) -> Result<ServerName<'static>, String> {
+        // Names in certificates are without the final dot.
+        ServerName::try_from(text.strip_suffix('.').unwrap_or(text).to_owned()).map_err(|_| {
+            format!("no certificate is for {text:?}: write a host name or an IP address")
+        })
+    }
+}
 
 impl Word for Way {
     type Value = Way;

@@ -3,9 +3,11 @@
 //! times instead of record by record.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
-use crate::rr::{Rdata, Rrset, Ttl};
+use crate::name::Name;
+use crate::rr::{Rdata, Rrset, Ttl, Type};
 use crate::zone::{Key, Zone};
 
 /// How many contributions are gathered before they are put into the zone. Few enough to be sorted
@@ -27,6 +29,37 @@ pub struct Tally {
     withheld: HashMap<Key, Withheld>,
     /// What is not yet in the zone.
     steps: Vec<Step>,
+    /// RRsets of the zone that lost their last contribution with these steps.
+    emptied: Vec<Key>,
+    fading: Fading,
+}
+
+/// Names to which nothing is contributed any more. They keep what they had for a while, unless
+/// something new comes for them.
+#[derive(Default)]
+struct Fading {
+    hold_down: Duration,
+    now: Duration,
+    until: HashMap<Name, Duration>,
+    due: BTreeSet<(Duration, Name)>,
+}
+
+impl Fading {
+    fn contains(&self, name: &Name) -> bool {
+        !self.until.is_empty() && self.until.contains_key(name)
+    }
+
+    fn insert(&mut self, name: Name) {
+        let until = self.now + self.hold_down;
+        self.due.insert((until, name.clone()));
+        self.until.insert(name, until);
+    }
+
+    fn remove(&mut self, name: &Name) {
+        if let Some(until) = self.until.remove(name) {
+            self.due.remove(&(until, name.clone()));
+        }
+    }
 }
 
 /// What is contributed to one RRset by those who are not well.
@@ -52,13 +85,63 @@ impl Step {
 }
 
 impl Tally {
-    pub fn new(ttl: Ttl) -> Tally {
+    /// A name vanishes `hold_down` after the last contribution to it.
+    pub fn new(ttl: Ttl, hold_down: Duration) -> Tally {
         Tally {
             ttl,
             zone: Zone::default(),
             counts: HashMap::new(),
             withheld: HashMap::new(),
             steps: Vec::new(),
+            emptied: Vec::new(),
+            fading: Fading { hold_down, ..Fading::default() },
+        }
+    }
+
+    /// It is `now`, by a clock that only goes forward: what has faded for long enough vanishes.
+    pub fn advance(&mut self, now: Duration) {
+        self.fading.now = now;
+        while let Some((_, name)) = self.fading.due.first().filter(|(until, _)| *until <= now) {
+            let name = name.clone();
+            self.fading.remove(&name);
+            self.clear(&name);
+        }
+    }
+
+    /// When the next name vanishes.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.fading.due.first().map(|(until, _)| *until)
+    }
+
+    /// Takes out all that a name has.
+    fn clear(&mut self, name: &Name) {
+        let types: Vec<Type> = self.zone.at(name).map(|(rtype, _)| rtype).collect();
+        for rtype in types {
+            self.zone.set(Key { name: name.clone(), rtype }, None);
+        }
+    }
+
+    /// Puts an RRset in; what its name has only kept for a while goes.
+    fn put(&mut self, key: Key, rrset: Rrset) {
+        if self.fading.contains(&key.name) {
+            self.fading.remove(&key.name);
+            self.clear(&key.name);
+        }
+        self.zone.set(key, Some(rrset));
+    }
+
+    /// Takes out the RRsets that lost their last contribution, where their names have others.
+    fn fade(&mut self) {
+        let emptied = std::mem::take(&mut self.emptied);
+        for keys in emptied.chunk_by(|a, b| a.name == b.name) {
+            let name = &keys[0].name;
+            let goes = |rtype: Type| keys.iter().any(|key| key.rtype == rtype);
+            let lives = self.zone.at(name).any(|(rtype, _)| !goes(rtype));
+            if lives || self.fading.hold_down.is_zero() {
+                keys.iter().for_each(|key| drop(self.zone.set(key.clone(), None)));
+            } else {
+                self.fading.insert(name.clone());
+            }
         }
     }
 
@@ -93,6 +176,7 @@ impl Tally {
         }
         steps.clear();
         self.steps = steps;
+        self.fade();
     }
 
     /// Settles the steps of one key, ordered by health and data.
@@ -101,9 +185,10 @@ impl Tally {
         if sums(steps).next().is_none() {
             return;
         }
-        let before = self.zone.get(key);
+        let fades = self.fading.contains(&key.name);
+        let before = self.zone.get(key).filter(|_| !fades);
         if let (None, [Step { rdata, health: Health::Well, change: 1, .. }]) = (before, steps) {
-            self.zone.set(key.clone(), Some(Rrset::of_one(self.ttl, rdata.clone())));
+            self.put(key.clone(), Rrset::of_one(self.ttl, rdata.clone()));
             return;
         }
         let (sick, well) = steps.split_at(steps.partition_point(|step| step.health < Health::Well));
@@ -130,9 +215,11 @@ impl Tally {
             self.withheld.insert(key.clone(), withheld);
         }
         let Some(data) = data else { return };
-        let rrset = Rrset::new(self.ttl, data);
-        if before != rrset.as_ref() {
-            self.zone.set(key.clone(), rrset);
+        match Rrset::new(self.ttl, data) {
+            None if before.is_some() => self.emptied.push(key.clone()),
+            None => {}
+            rrset if before == rrset.as_ref() => {}
+            Some(rrset) => self.put(key.clone(), rrset),
         }
     }
 }

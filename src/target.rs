@@ -1,25 +1,31 @@
-//! One zone on one name server: reading it, planning, and verifying what was written. Sending is
-//! in [`publish`](crate::publish).
+//! One zone on one name server: what is known of it, whether it may be changed, and what would be.
+//! Reading it is in [`mirror`](crate::mirror), sending in [`publish`](crate::publish).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::config::{self, RrsetMax};
 use crate::connection::{Connection, ConnectionError, now, random};
-use crate::current::Current;
-use crate::fence::{self, Adoption, Claim, Fence, FenceError, Found, Instance, Until};
+use crate::cut::RrsetLimit;
+use crate::drift::Young;
+use crate::fence::{
+    self, Adoption, Claim, Fence, FenceError, Found, Instance, Mandate, Owner, Until,
+};
+use crate::held::{Approval, Holds};
+use crate::mark::Mark;
 use crate::name::{Name, NameError};
 use crate::pace::Pace;
-use crate::plan::{self, Gate, Plan, PlanId, RrsetLimit};
-use crate::reading::{Gathering, View};
-use crate::rr::{Rdata, Serial};
+use crate::plan::{self, Gate, Plan};
+use crate::quarantine::Quarantine;
+use crate::reading::View;
+use crate::rr::Rdata;
 use crate::scope::Foreign;
 use crate::secret::Keys;
 use crate::snapshot::Snapshot;
-use crate::transfer::{Ask, Item, Outcome, TransferError};
+use crate::tls::Tls;
 use crate::update::Limits;
 use crate::wire::Rcode;
 use crate::zone::Zone;
@@ -30,10 +36,6 @@ pub(crate) const RRSET_MAX_OF_BIND: usize = 100;
 /// What fits one DNS message, and so can be answered at all. Knot takes a larger RRset, and then
 /// answers every transfer of its zone with SERVFAIL.
 const RRSET_OCTETS_MAX: usize = 60_000;
-
-/// After so many whole answers in a row a server is taken to know no differences (PowerDNS); any
-/// server answers whole when the difference is larger than the zone.
-const WHOLE_ANSWERS: u8 = 3;
 
 /// The whole zone is compared this often, and up to ten minutes later: what others change during a
 /// burst that is verified by its replies alone shows nowhere else.
@@ -63,6 +65,27 @@ impl fmt::Display for Step {
     }
 }
 
+/// Whether the fence is kept behind a burst.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    /// `run` keeps it.
+    Keep,
+    /// `sync` releases it with its last message.
+    Release,
+}
+
+/// How long a `sync` may hold the fence, in seconds.
+const SYNC_LIMIT: u64 = 300;
+
+impl Hold {
+    pub fn until(self) -> Until {
+        match self {
+            Hold::Keep => Until::Run,
+            Hold::Release => Until::Time(now() + SYNC_LIMIT),
+        }
+    }
+}
+
 /// A failure, with the target, server, zone and step it belongs to.
 #[derive(Debug, thiserror::Error)]
 #[error("target {target}, server {server}, zone {zone}: {step}")]
@@ -83,26 +106,56 @@ pub enum Cause {
     Fence(#[from] FenceError),
     #[error("the fence changed under us: another publisher has taken it")]
     FenceLost,
-    #[error("the server answered {rcode} to a message that changes {names}{hint}", hint = update_hint(*.rcode))]
-    Refused { rcode: Rcode, names: String },
+    #[error("the server answered {rcode} to a message that changes {names}{hint}", hint = update_hint(*.rcode, *.also))]
+    Refused { rcode: Rcode, names: String, also: Also },
     #[error("{count} RRsets are not what was sent, {first} first: somebody else writes there")]
     Drift { count: usize, first: String },
 }
 
-fn update_hint(rcode: Rcode) -> &'static str {
-    match rcode {
-        Rcode::REFUSED => {
+/// What else a server refuses that refused a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Also {
+    /// That is not known.
+    Unknown,
+    /// A change of the fence alone, too.
+    Everything,
+    /// It takes the fence, but no other record.
+    Records,
+}
+
+fn update_hint(rcode: Rcode, also: Also) -> &'static str {
+    match (also, rcode) {
+        (Also::Everything, Rcode::SERVFAIL) => {
+            ", and to a change of the fence alone: it cannot write the zone; its log says why"
+        }
+        (Also::Everything, _) => {
+            ", and to a change of the fence alone: the zone is frozen, or this server is not its \
+             primary, or this key may not update it (A, AAAA, SRV and TXT at and below the domain \
+             are needed)"
+        }
+        (Also::Records, _) => {
+            ", though it takes the fence: the key may change TXT, but not A, AAAA and SRV, or the \
+             server's name checks refuse the domain"
+        }
+        (Also::Unknown, Rcode::REFUSED) => {
             ": it does not allow this key to update these names and types (A, AAAA, SRV, TXT are \
              needed), or its name checks refuse one"
         }
         // Knot's word for an update that its ACL does not permit.
-        Rcode::NOTAUTH => {
+        (Also::Unknown, Rcode::NOTAUTH) => {
             ": it is not the zone's primary, or does not allow this key to update these names and \
              types (A, AAAA, SRV, TXT are needed)"
         }
-        Rcode::SERVFAIL => ": its log says why",
-        Rcode::NOTIMP => ": it does not do dynamic updates; make it a secondary",
+        (Also::Unknown, Rcode::SERVFAIL) => ": its log says why",
+        (Also::Unknown, Rcode::NOTIMP) => ": it does not do dynamic updates; make it a secondary",
         _ => "",
+    }
+}
+
+impl TargetError {
+    /// Whether another process of the same owner publishes, which is no failure of anything.
+    pub fn is_standby(&self) -> bool {
+        matches!(*self.cause, Cause::Fence(FenceError::Held(_) | FenceError::NotElected))
     }
 }
 
@@ -110,35 +163,50 @@ fn update_hint(rcode: Rcode) -> &'static str {
 pub struct Target {
     pub config: config::Target,
     pub(crate) keys: Keys,
+    pub(crate) tls: Option<Tls>,
     instance: Instance,
     fence_name: Name,
     pub(crate) connection: Option<Connection>,
     pub(crate) view: Option<View>,
     /// Name servers seen since the start: their addresses are never ours.
-    seen: Foreign,
+    pub(crate) seen: Foreign,
     /// The view before the last burst, with the serial that the server had then.
     pub(crate) before: Option<View>,
     /// Messages accepted since then, each a step of the serial.
     pub(crate) accepted: u32,
     pub(crate) held: Option<Fence>,
+    mandate: Mandate,
     /// Names this process created in a space not adopted yet.
     pub(crate) created: HashSet<Name>,
     pub(crate) pace: Pace,
-    rrset_limit: RrsetLimit,
+    pub(crate) rrset_limit: RrsetLimit,
     /// How many times in a row a burst was answered with the whole zone, not its differences.
-    whole_answers: u8,
+    pub(crate) whole_answers: u8,
     /// When the whole zone was read last.
-    read_at: Option<Instant>,
+    pub(crate) read_at: Option<Instant>,
     /// How long that is good.
-    read_again: Duration,
+    pub(crate) read_again: Duration,
     /// A reply was lost or not believed: one of our messages may still arrive.
     pub(crate) doubt: bool,
+    /// Whose fence an operator lets us replace.
+    pub take_over: Option<Owner>,
+    /// The view before a server could not be asked.
+    pub(crate) known: Option<View>,
+    mark: Mark,
+    /// Desired records that are not ours to publish, or cut, when they were last counted.
+    excluded_count: usize,
+    holds: Holds,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) young: Young,
+    /// Records that others took away or added, since the start.
+    pub(crate) drift_count: u64,
+    started: Instant,
 }
 
 impl Target {
     pub fn new(
         config: config::Target,
-        keys: Keys,
+        (keys, tls): (Keys, Option<Tls>),
         instance: Instance,
     ) -> Result<Target, NameError> {
         let rrset_limit = match config.rrset_max {
@@ -154,6 +222,7 @@ impl Target {
             fence_name: fence::name(&config.scope.domain)?,
             config,
             keys,
+            tls,
             instance,
             connection: None,
             view: None,
@@ -161,6 +230,7 @@ impl Target {
             before: None,
             accepted: 0,
             held: None,
+            mandate: Mandate::Take,
             created: HashSet::new(),
             pace: Pace::default(),
             rrset_limit,
@@ -168,6 +238,15 @@ impl Target {
             read_at: None,
             read_again: READ_AGAIN + Duration::from_secs(random() % 600),
             doubt: false,
+            take_over: None,
+            known: None,
+            mark: Mark::default(),
+            excluded_count: 0,
+            holds: Holds::default(),
+            quarantine: Quarantine::default(),
+            young: Young::default(),
+            drift_count: 0,
+            started: Instant::now(),
         })
     }
 
@@ -199,117 +278,65 @@ impl Target {
         }
     }
 
-    /// Brings the view up to date: one SOA question when nothing changed, the difference when
-    /// something did, the whole zone when there is no other way.
-    pub async fn read(&mut self, desired: &Zone) -> Result<(), TargetError> {
-        let due = self.read_at.is_none_or(|at| at.elapsed() > self.read_again);
-        if self.view.is_none() || due {
-            return self.read_whole(desired).await;
-        }
-        let serial = self.serial().await?;
-        match self.view.take() {
-            Some(view) if view.serial == serial => {
-                self.view = Some(view);
-                Ok(())
-            }
-            Some(view) => self.read_since(view, desired).await,
-            None => self.read_whole(desired).await,
-        }
+    /// Records that others took away or added in our space, since the start.
+    pub fn drift_count(&self) -> u64 {
+        self.drift_count
     }
 
-    pub(crate) async fn serial(&mut self) -> Result<Serial, TargetError> {
-        let zone = self.zone().clone();
-        let reused = self.connection.is_some();
-        let key = self.keys.transfer.clone();
-        let mut answer = self.connect().await?.serial(&zone, &key).await;
-        // A server closes connections that have been idle: that is no failure.
-        if reused && answer.as_ref().is_err_and(ConnectionError::is_loss) {
-            self.connection = None;
-            answer = self.connect().await?.serial(&zone, &key).await;
-        }
-        answer.map_err(|cause| self.failed(Step::Soa, cause))
+    /// Time since this target was opened.
+    pub(crate) fn clock(&self) -> Duration {
+        self.started.elapsed()
     }
 
-    async fn read_whole(&mut self, desired: &Zone) -> Result<(), TargetError> {
-        self.view = None;
-        let (outcome, gathering) = self.transfer(Ask::Axfr).await?;
-        match outcome {
-            Outcome::Whole(serial) => {
-                debug!(target = self.config.name, %serial, "zone transferred");
-                let view = gathering.into_view(serial, desired, &self.seen);
-                self.seen.remember_name_servers(&view.foreign);
-                self.view = Some(view);
-                self.read_at = Some(Instant::now());
-                Ok(())
-            }
-            // An AXFR ends whole or not at all.
-            _ => Err(self.failed(Step::Transfer, TransferError::NoSoa)),
-        }
-    }
-
-    async fn read_since(&mut self, view: View, desired: &Zone) -> Result<(), TargetError> {
-        let (outcome, gathering) = self.transfer(Ask::Ixfr(view.serial)).await?;
-        self.view = match outcome {
-            Outcome::UpToDate => Some(view),
-            Outcome::Differences(serial) => gathering.applied_to(&view, serial),
-            Outcome::Whole(serial) => Some(gathering.into_view(serial, desired, &self.seen)),
-            Outcome::WholeComing | Outcome::AskAxfr => {
-                // What is left of that answer is not for the next question.
-                self.connection = None;
-                None
-            }
-        };
-        if let Some(view) = &self.view {
-            self.seen.remember_name_servers(&view.foreign);
-        }
-        match self.view {
-            Some(_) => Ok(()),
-            None => self.read_whole(desired).await,
-        }
-    }
-
-    async fn transfer(&mut self, ask: Ask) -> Result<(Outcome, Gathering), TargetError> {
-        let (zone, key) = (self.zone().clone(), self.keys.transfer.clone());
-        let mut gathering = Gathering::new(self.config.scope.clone(), self.fence_name.clone());
-        let mut sink = |item: Item<'_, '_>| gathering.take(item);
-        let outcome = self.connect().await?.transfer(&zone, ask, &key, &mut sink).await;
-        match outcome {
-            Ok(outcome) => Ok((outcome, gathering)),
-            Err(cause) => Err(self.failed(Step::Transfer, cause)),
-        }
-    }
-
-    pub(crate) async fn connect(&mut self) -> Result<&mut Connection, TargetError> {
-        if self.connection.is_none() {
-            let opened = Connection::open(&self.config.server).await;
-            self.connection = Some(opened.map_err(|cause| self.error(Step::Connect, cause))?);
-        }
-        Ok(self.connection.as_mut().expect("opened just now if it was not"))
-    }
-
-    /// Drops a connection on which something went wrong: what else it may carry is not for us.
-    pub(crate) fn failed(&mut self, step: Step, cause: impl Into<ConnectionError>) -> TargetError {
-        self.connection = None;
-        self.view = None;
-        self.before = None;
-        self.error(step, cause.into())
+    /// In how long something is due, though nothing new is desired.
+    pub fn next_due(&self) -> Option<Duration> {
+        let next = self.young.next().into_iter().chain(self.quarantine.next()).min();
+        next.map(|at| at.saturating_sub(self.clock()))
     }
 
     /// What would change, and what of it may. Needs a view: call [`Target::read`] before.
-    pub fn plan(&self, snapshot: &Snapshot, approved: &[PlanId]) -> Plan {
+    pub fn plan(&mut self, snapshot: &Snapshot, approvals: &[Approval]) -> Plan {
+        let (now, limit) = (self.clock(), self.rrset_limit);
         let Some(view) = &self.view else { return Plan::default() };
         let scope = &self.config.scope;
-        let diff =
-            plan::diff(&view.current, &snapshot.zone, scope, &view.foreign, self.rrset_limit);
+        let mut diff = plan::diff(&view.current, &snapshot.zone, scope, &view.foreign, limit);
+        self.excluded_count = snapshot.zone.record_count() - diff.desired_count;
+        let adoption = self.adoption(&view.fence);
+        if !self.mark.is_set() {
+            // In a space that is not adopted yet nothing found is ours to lose.
+            let found = if adoption == Adoption::Adopted { diff.current_count } else { 0 };
+            self.mark.count(now, found.max(diff.desired_count));
+        }
+        let loss = self.mark.loss(now, diff.desired_count, self.config.shrink);
+        if !self.quarantine.is_empty() {
+            let differing: BTreeSet<&Name> = diff.changes.iter().map(|c| &c.key.name).collect();
+            self.quarantine.retain(|name| differing.contains(name));
+        }
+        diff.set_apart(&self.quarantine, now);
         let gate = Gate {
             target: &self.config.name,
             completeness: snapshot.completeness,
-            adoption: self.adoption(&view.fence),
+            adoption,
             created: &self.created,
             unknown: &snapshot.unknown,
-            approved,
+            approvals,
+            loss,
+            young: &self.young.at(now, &view.current),
         };
-        plan::approve(diff, &view.current, scope, &gate, self.rrset_limit)
+        plan::approve(diff, &view.current, scope, &gate, limit, &mut self.holds)
+    }
+
+    /// Takes note of how many records a snapshot desires, whether or not it can be published.
+    pub fn count(&mut self, snapshot: &Snapshot) {
+        if self.mark.is_set() {
+            let desired = snapshot.zone.record_count().saturating_sub(self.excluded_count);
+            self.mark.count(self.clock(), desired);
+        }
+    }
+
+    /// So many removals were released by an approval and carried out.
+    pub(crate) fn released(&mut self, count: usize) {
+        self.mark.lower(count);
     }
 
     /// The fence to publish under, given what is in the zone.
@@ -342,8 +369,25 @@ impl Target {
             owner: self.config.scope.owner.clone(),
             instance: self.instance,
             until,
+            mandate: self.mandate,
             held: self.held.clone(),
+            take_over: self.take_over.clone(),
         }
+    }
+
+    /// What this process may do from now on to a fence that is not its own.
+    pub fn give(&mut self, mandate: Mandate) {
+        self.mandate = mandate;
+    }
+
+    /// Forgets that we held the fence: the next time is as after the start of the process.
+    pub fn start_over(&mut self) {
+        self.held = None;
+    }
+
+    /// Whether the fence was never held since the start.
+    pub fn is_starting(&self) -> bool {
+        self.held.is_none()
     }
 
     /// Whether a publisher of ours may write here now; `run` stands by when not.
@@ -365,6 +409,11 @@ impl Target {
             Err(error) if matches!(*error.cause, Cause::Fence(FenceError::Held(_))) => Ok(()),
             claimed => claimed.map(drop),
         }
+    }
+
+    /// The names that the server refused, and how.
+    pub fn refused_names(&self) -> impl Iterator<Item = (&Name, Rcode)> {
+        self.quarantine.iter()
     }
 
     /// How large the next messages are.
@@ -396,67 +445,4 @@ impl Target {
         self.rrset_limit.record_max = Some(RRSET_MAX_OF_BIND);
         true
     }
-
-    /// Reads back what a burst made of the zone, and compares. Where the server answers with the
-    /// whole zone, its replies must do, if they explain the serial: one step a message.
-    pub async fn verify(&mut self, desired: &Zone) -> Result<(), TargetError> {
-        let (Some(before), Some(mut expected)) = (self.before.take(), self.view.take()) else {
-            return Ok(());
-        };
-        expected.current.rebase(desired);
-        let explained = Serial(before.serial.0.wrapping_add(self.accepted));
-        self.view = self.differences(before, desired).await?;
-        if self.view.is_none() {
-            expected.serial = self.serial().await?;
-            if expected.serial == explained {
-                self.view = Some(expected);
-                return Ok(());
-            }
-            self.read_whole(desired).await?;
-        }
-        let Some(actual) = &mut self.view else { return Ok(()) };
-        self.seen.remember_name_servers(&actual.foreign);
-        actual.current.rebase(desired);
-        match drift(&expected.current, &actual.current) {
-            None => Ok(()),
-            Some(cause) => Err(self.error(Step::Verify, cause)),
-        }
-    }
-
-    /// The view now, by the differences since an earlier one; none where the server tells none.
-    async fn differences(
-        &mut self,
-        before: View,
-        desired: &Zone,
-    ) -> Result<Option<View>, TargetError> {
-        if self.whole_answers >= WHOLE_ANSWERS {
-            return Ok(None);
-        }
-        let (outcome, gathering) = self.transfer(Ask::Differences(before.serial)).await?;
-        Ok(match outcome {
-            Outcome::UpToDate => Some(before),
-            Outcome::Differences(serial) => {
-                self.whole_answers = 0;
-                match gathering.applied_to(&before, serial) {
-                    Some(view) => Some(view),
-                    None => {
-                        self.read_whole(desired).await?;
-                        self.view.take()
-                    }
-                }
-            }
-            Outcome::Whole(serial) => Some(gathering.into_view(serial, desired, &self.seen)),
-            Outcome::WholeComing | Outcome::AskAxfr => {
-                self.connection = None;
-                self.whole_answers += 1;
-                None
-            }
-        })
-    }
-}
-
-fn drift(expected: &Current, actual: &Current) -> Option<Cause> {
-    let drift = expected.drift(actual);
-    let (key, ..) = drift.first()?;
-    Some(Cause::Drift { count: drift.len(), first: format!("{} {}", key.name, key.rtype) })
 }

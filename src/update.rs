@@ -97,6 +97,22 @@ pub struct Batch {
     pub record_count: usize,
 }
 
+impl Batch {
+    /// Changes that go together whatever their size, in the order of names.
+    pub fn of(changes: &[Change]) -> Batch {
+        let record_count = changes.iter().map(|change| ops(change).len()).sum();
+        Batch { changes: changes.to_vec(), record_count }
+    }
+
+    /// Two of about the same number of names; none for a single name.
+    pub fn halves(&self) -> Option<(Batch, Batch)> {
+        let mut groups: Vec<&[Change]> =
+            self.changes.chunk_by(|a, b| a.key.name == b.key.name).collect();
+        let second = groups.split_off(groups.len().div_ceil(2));
+        (!second.is_empty()).then(|| (Batch::of(&groups.concat()), Batch::of(&second.concat())))
+    }
+}
+
 /// Changes on their way into messages.
 pub struct Packer {
     /// In the order of names, each with the steps it takes and their octets.
@@ -373,6 +389,18 @@ mod tests {
         assert!(batches.iter().all(|b| b.record_count <= 200 && encoded(b).len() <= 8_192));
         let large = packed(vec![change("a.mesos", None, set(60, 0..500))], LIMITS);
         assert_eq!(large.len(), 1);
+    }
+
+    #[test]
+    fn a_batch_is_halved_between_names() {
+        let names = ["a", "a", "b", "c"];
+        let changes: Vec<Change> =
+            names.map(|n| change(&format!("{n}.mesos"), None, set(60, [1, 2]))).into();
+        let (first, second) = Batch::of(&changes).halves().unwrap();
+        assert_eq!((first.changes.len(), second.changes.len()), (3, 1));
+        assert_eq!((first.record_count, second.record_count), (6, 2));
+        assert_eq!(second.halves(), None);
+        assert_eq!(Batch::of(&changes[..2]).halves(), None);
     }
 
     #[test]

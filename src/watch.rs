@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::catalog::Catalog;
 use crate::cluster::{Cluster, Endpoint, Hosts, Numbered};
@@ -38,12 +38,14 @@ pub struct Watch {
     completeness: Completeness,
     complete_once: bool,
     read_at: SystemTime,
+    started: Instant,
 }
 
 impl Watch {
-    pub fn new(rules: Rules, masters: Numbered) -> Watch {
+    /// A name vanishes `hold_down` after the last thing it stands for.
+    pub fn new(rules: Rules, masters: Numbered, hold_down: Duration) -> Watch {
         Watch {
-            catalog: Catalog::new(rules),
+            catalog: Catalog::new(rules, hold_down),
             masters,
             hosts: Hosts::new(),
             live: Live::default(),
@@ -51,6 +53,7 @@ impl Watch {
             completeness: Completeness::Recovering(Recovering::Registry),
             complete_once: false,
             read_at: SystemTime::UNIX_EPOCH,
+            started: Instant::now(),
         }
     }
 
@@ -149,6 +152,18 @@ impl Watch {
         self.put(cluster)
     }
 
+    /// In how long the next name vanishes to which nothing contributes any more.
+    pub fn next_due(&self) -> Option<Duration> {
+        let at = self.catalog.next_due();
+        at.map(|at| at.saturating_sub(self.started.elapsed()))
+    }
+
+    /// Lets names vanish that are due.
+    pub fn expire(&mut self) -> Snapshot {
+        self.catalog.expire(self.started.elapsed());
+        self.snapshot()
+    }
+
     pub fn completeness(&self) -> Completeness {
         self.completeness
     }
@@ -161,8 +176,12 @@ impl Watch {
         if let Completeness::Recovering(Recovering::Agents(count)) = &mut self.completeness {
             *count = cluster.recovered.len();
         }
-        self.catalog.update(cluster);
+        self.catalog.update(cluster, self.started.elapsed());
         self.read_at = SystemTime::now();
+        self.snapshot()
+    }
+
+    fn snapshot(&self) -> Snapshot {
         Snapshot {
             zone: self.catalog.zone().clone(),
             cluster: self.catalog.cluster().clone(),

@@ -28,11 +28,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often the nodes are read although no watch has fired: a right may have been given, or a
 /// watch lost.
-const REREAD: Duration = Duration::from_secs(60);
+pub(crate) const REREAD: Duration = Duration::from_secs(60);
 
 /// Between two sessions: the first pause, and the longest that it grows to.
-const PAUSE_MIN: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What is known of an election.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -90,7 +90,7 @@ struct Follower {
 impl Follower {
     /// One session, until it fails.
     async fn session(&mut self) -> Result<Infallible, Error> {
-        let client = self.connect().await?;
+        let client = connect(&self.ensemble, self.auth.as_ref()).await?;
         let mut state = client.state_watcher();
         loop {
             let (nodes, watcher) = bounded(watch_nodes(&client, &self.ensemble.path)).await?;
@@ -113,18 +113,6 @@ impl Follower {
         }
     }
 
-    async fn connect(&self) -> Result<Client, Error> {
-        let connector = Client::connector()
-            .with_session_timeout(SESSION_TIMEOUT)
-            .with_connection_timeout(CONNECT_TIMEOUT)
-            .with_fail_eagerly();
-        let connector = match &self.auth {
-            Some(auth) => connector.with_auth("digest", auth.as_bytes()),
-            None => connector,
-        };
-        bounded(connector.connect(&self.ensemble.connect_string())).await
-    }
-
     fn publish(&mut self, nodes: Option<Nodes>) {
         self.pause = PAUSE_MIN;
         let trouble = nodes.is_none().then_some(Trouble::Absent);
@@ -135,13 +123,7 @@ impl Follower {
     /// Keeps what was read last.
     fn fail(&self, error: Error) {
         let trouble = match error {
-            Error::NoHosts
-            | Error::Timeout
-            | Error::ConnectionLoss
-            | Error::SessionExpired
-            | Error::SessionMoved
-            | Error::ClientClosed
-            | Error::Custom(_) => Trouble::Unreachable,
+            error if is_out_of_reach(&error) => Trouble::Unreachable,
             Error::NoAuth if self.auth.is_none() => Trouble::Anonymous,
             Error::NoAuth => Trouble::Forbidden,
             Error::AuthFailed => Trouble::Refused,
@@ -180,7 +162,37 @@ impl Follower {
     }
 }
 
-async fn bounded<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+/// A new session with any server of an ensemble.
+pub(crate) async fn connect(
+    ensemble: &Ensemble,
+    auth: Option<&Zeroizing<String>>,
+) -> Result<Client, Error> {
+    let connector = Client::connector()
+        .with_session_timeout(SESSION_TIMEOUT)
+        .with_connection_timeout(CONNECT_TIMEOUT)
+        .with_fail_eagerly();
+    let connector = match auth {
+        Some(auth) => connector.with_auth("digest", auth.as_bytes()),
+        None => connector,
+    };
+    bounded(connector.connect(&ensemble.connect_string())).await
+}
+
+/// Whether an error says that nobody answers, or that nobody has for too long.
+pub(crate) fn is_out_of_reach(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NoHosts
+            | Error::Timeout
+            | Error::ConnectionLoss
+            | Error::SessionExpired
+            | Error::SessionMoved
+            | Error::ClientClosed
+            | Error::Custom(_)
+    )
+}
+
+pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::time::timeout(READ_TIMEOUT, work).await.unwrap_or(Err(Error::Timeout))
 }
 

@@ -63,7 +63,7 @@ fn snapshot(load: &Load) -> Snapshot {
     let masters = rules.mesos.masters.iter().map(|master| master.endpoint.clone()).collect();
     let (hold_left, hosts, events) = (Duration::ZERO, Hosts::new(), Vec::new());
     let reading = Reading { state, completeness, hold_left, hosts, events };
-    Watch::new(rules.rules, Numbered::Told(masters)).read(reading).0
+    Watch::new(rules.rules, Numbered::Told(masters), Duration::ZERO).read(reading).0
 }
 
 fn open(site: &Site, server: &str) -> Target {

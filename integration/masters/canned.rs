@@ -126,19 +126,25 @@ impl Authority {
 
     /// `NAME.pem` and `NAME.key` for 127.0.0.1, signed by this authority.
     pub(crate) fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
+        self.sign_for(name, "IP:127.0.0.1", "+0")
+    }
+
+    /// The same for another name, by a clock that is so far ahead: `+10d`, `-3d`.
+    pub(crate) fn sign_for(&self, name: &str, subject: &str, clock: &str) -> (PathBuf, PathBuf) {
         let [ca, key] = ["ca.pem", "ca.key"].map(|name| self.path(name));
         let [ca, key] = [&ca, &key].map(|path| path.to_str().unwrap());
-        self.request(
+        self.request_at(
+            clock,
             name,
             &[
                 "-subj",
-                "/CN=master",
+                "/CN=server",
                 "-CA",
                 ca,
                 "-CAkey",
                 key,
                 "-addext",
-                "subjectAltName=IP:127.0.0.1",
+                &format!("subjectAltName={subject}"),
                 "-addext",
                 "basicConstraints=critical,CA:FALSE",
             ],
@@ -148,7 +154,13 @@ impl Authority {
 
     #[track_caller]
     fn request(&self, name: &str, more: &[&str]) {
-        let mut openssl = Command::new("openssl");
+        self.request_at("+0", name, more);
+    }
+
+    #[track_caller]
+    fn request_at(&self, clock: &str, name: &str, more: &[&str]) {
+        let mut openssl = Command::new("faketime");
+        openssl.args(["-f", clock, "openssl"]);
         openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
         openssl.args(["-nodes", "-days", "2", "-keyout", &format!("{name}.key")]);
         openssl.args(["-out", &format!("{name}.pem")]).args(more).current_dir(self.dir.path());

@@ -1,0 +1,248 @@
+//! Keeping the view of a target's zone up to date: reading what changed, comparing it with what was
+//! known, and verifying what was written.
+
+use std::time::Instant;
+
+use tracing::{debug, warn};
+
+use crate::connection::{Connection, ConnectionError};
+use crate::current::Current;
+use crate::drift::Drift;
+use crate::fence::Found;
+use crate::reading::{Gathering, View};
+use crate::rr::Serial;
+use crate::target::{Cause, Hold, Step, Target, TargetError};
+use crate::transfer::{Ask, Item, Outcome, TransferError};
+use crate::zone::Zone;
+
+/// After so many whole answers in a row a server is taken to know no differences (PowerDNS); any
+/// server answers whole when the difference is larger than the zone.
+const WHOLE_ANSWERS: u8 = 3;
+
+impl Target {
+    /// Brings the view up to date: one SOA question when nothing changed, the difference when
+    /// something did, the whole zone when there is no other way.
+    pub async fn read(&mut self, desired: &Zone) -> Result<(), TargetError> {
+        if self.is_unread() {
+            return self.read_whole(desired).await;
+        }
+        let serial = self.serial().await?;
+        match self.view.take() {
+            Some(view) if view.serial == serial => {
+                self.view = Some(view);
+                Ok(())
+            }
+            Some(view) => self.read_since(view, desired).await,
+            None => self.read_whole(desired).await,
+        }
+    }
+
+    /// Whether the next reading is one of the whole zone.
+    pub fn is_unread(&self) -> bool {
+        let due = self.read_at.is_none_or(|at| at.elapsed() > self.read_again);
+        self.view.is_none() || due
+    }
+
+    pub(crate) async fn serial(&mut self) -> Result<Serial, TargetError> {
+        let zone = self.zone().clone();
+        let reused = self.connection.is_some();
+        let key = self.keys.transfer.clone();
+        let mut answer = self.connect().await?.serial(&zone, &key).await;
+        // A server closes connections that have been idle: that is no failure.
+        if reused && answer.as_ref().is_err_and(ConnectionError::is_loss) {
+            self.connection = None;
+            answer = self.connect().await?.serial(&zone, &key).await;
+        }
+        answer.map_err(|cause| self.failed(Step::Soa, cause))
+    }
+
+    async fn read_whole(&mut self, desired: &Zone) -> Result<(), TargetError> {
+        self.known = self.view.take().or(self.known.take());
+        let (outcome, gathering) = self.transfer(Ask::Axfr).await?;
+        match outcome {
+            Outcome::Whole(serial) => {
+                debug!(target = self.config.name, %serial, "zone transferred");
+                let view = gathering.into_view(serial, desired, &self.seen);
+                self.seen.remember_name_servers(&view.foreign);
+                self.view = Some(view);
+                self.read_at = Some(Instant::now());
+                if let Some(known) = self.known.take() {
+                    self.compare(known, desired);
+                }
+                Ok(())
+            }
+            // An AXFR ends whole or not at all.
+            _ => Err(self.failed(Step::Transfer, TransferError::NoSoa)),
+        }
+    }
+
+    async fn read_since(&mut self, view: View, desired: &Zone) -> Result<(), TargetError> {
+        self.known = Some(view.clone());
+        let (outcome, gathering) = self.transfer(Ask::Ixfr(view.serial)).await?;
+        self.view = match outcome {
+            Outcome::UpToDate => Some(view),
+            Outcome::Differences(serial) => gathering.applied_to(&view, serial),
+            Outcome::Whole(serial) => Some(gathering.into_view(serial, desired, &self.seen)),
+            Outcome::WholeComing | Outcome::AskAxfr => {
+                // What is left of that answer is not for the next question.
+                self.connection = None;
+                None
+            }
+        };
+        if let Some(view) = &self.view {
+            self.seen.remember_name_servers(&view.foreign);
+        }
+        match (&self.view, self.known.take()) {
+            (Some(_), Some(known)) => self.compare(known, desired),
+            (Some(_), None) => {}
+            (None, known) => {
+                self.known = known;
+                self.read_whole(desired).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What others changed between a view and the one now, while we held the fence. Our own
+    /// changes are in both.
+    fn compare(&mut self, known: View, desired: &Zone) {
+        let (Some(view), Some(held)) = (&mut self.view, &self.held) else { return };
+        let is_held = |found: &Found| matches!(found, Found::Fence(fence) if fence == held);
+        if self.doubt || !is_held(&known.fence) || !is_held(&view.fence) {
+            return;
+        }
+        let mut before = known.current;
+        before.rebase(desired);
+        view.current.rebase(desired);
+        let is_ours = |key: &_| self.config.scope.check(key, &view.foreign).is_ok();
+        let drift = Drift::between(&before, &view.current, desired, is_ours);
+        self.note(drift);
+    }
+
+    /// Tells of what others did: what is gone comes back at once, what came is removed after a while.
+    fn note(&mut self, drift: Drift) {
+        if drift.is_empty() {
+            return;
+        }
+        let Drift { gone, come } = drift;
+        self.drift_count += (gone.len() + come.len()) as u64; // Far below 2^64.
+        let (target, zone) = (&self.config.name, self.zone());
+        if let Some((key, rdata)) = gone.first() {
+            let count = gone.len();
+            warn!(
+                "target {target}, zone {zone}: somebody else removed {count} records of ours, \
+                 first {} {} {rdata}: put back",
+                key.name, key.rtype
+            );
+        }
+        if let Some((key, rdata)) = come.first() {
+            let (count, seconds) = (come.len(), self.config.hold_down.as_secs());
+            warn!(
+                "target {target}, zone {zone}: somebody else added {count} records in our space, \
+                 first {} {} {rdata}: removed after {seconds} s; `protect` would keep them",
+                key.name, key.rtype
+            );
+        }
+        let due = self.clock() + self.config.hold_down;
+        self.young.note(come, due);
+    }
+
+    async fn transfer(&mut self, ask: Ask) -> Result<(Outcome, Gathering), TargetError> {
+        let (zone, key) = (self.zone().clone(), self.keys.transfer.clone());
+        let mut gathering = Gathering::new(self.config.scope.clone(), self.fence_name().clone());
+        let mut sink = |item: Item<'_, '_>| gathering.take(item);
+        let outcome = self.connect().await?.transfer(&zone, ask, &key, &mut sink).await;
+        match outcome {
+            Ok(outcome) => Ok((outcome, gathering)),
+            Err(cause) => Err(self.failed(Step::Transfer, cause)),
+        }
+    }
+
+    pub(crate) async fn connect(&mut self) -> Result<&mut Connection, TargetError> {
+        if self.connection.is_none() {
+            let opened = Connection::open(&self.config.server, self.tls.as_ref()).await;
+            self.connection = Some(opened.map_err(|cause| self.error(Step::Connect, cause))?);
+        }
+        Ok(self.connection.as_mut().expect("opened just now if it was not"))
+    }
+
+    /// Drops a connection on which something went wrong: what else it may carry is not for us.
+    pub(crate) fn failed(&mut self, step: Step, cause: impl Into<ConnectionError>) -> TargetError {
+        self.connection = None;
+        let view = self.view.take();
+        match step {
+            // What became of our own changes is not known.
+            Step::Update | Step::Fence | Step::Verify => self.known = None,
+            Step::Connect | Step::Soa | Step::Transfer => self.known = view.or(self.known.take()),
+        }
+        self.before = None;
+        self.error(step, cause.into())
+    }
+
+    /// Reads back what a burst made of the zone, and compares. Where the server answers with the
+    /// whole zone, its replies must do, if they explain the serial: one step a message.
+    pub async fn verify(&mut self, desired: &Zone, hold: Hold) -> Result<(), TargetError> {
+        let (Some(before), Some(mut expected)) = (self.before.take(), self.view.take()) else {
+            return Ok(());
+        };
+        expected.current.rebase(desired);
+        let explained = Serial(before.serial.0.wrapping_add(self.accepted));
+        self.view = self.differences(before, desired).await?;
+        if self.view.is_none() {
+            expected.serial = self.serial().await?;
+            if expected.serial == explained {
+                self.view = Some(expected);
+                return Ok(());
+            }
+            self.read_whole(desired).await?;
+        }
+        let Some(actual) = &mut self.view else { return Ok(()) };
+        self.seen.remember_name_servers(&actual.foreign);
+        actual.current.rebase(desired);
+        if hold == Hold::Keep {
+            self.compare(expected, desired);
+            return Ok(());
+        }
+        match drift(&expected.current, &actual.current) {
+            None => Ok(()),
+            Some(cause) => Err(self.error(Step::Verify, cause)),
+        }
+    }
+
+    /// The view now, by the differences since an earlier one; none where the server tells none.
+    async fn differences(
+        &mut self,
+        before: View,
+        desired: &Zone,
+    ) -> Result<Option<View>, TargetError> {
+        if self.whole_answers >= WHOLE_ANSWERS {
+            return Ok(None);
+        }
+        let (outcome, gathering) = self.transfer(Ask::Differences(before.serial)).await?;
+        Ok(match outcome {
+            Outcome::UpToDate => Some(before),
+            Outcome::Differences(serial) => {
+                self.whole_answers = 0;
+                match gathering.applied_to(&before, serial) {
+                    Some(view) => Some(view),
+                    None => {
+                        self.read_whole(desired).await?;
+                        self.view.take()
+                    }
+                }
+            }
+            Outcome::Whole(serial) => Some(gathering.into_view(serial, desired, &self.seen)),
+            Outcome::WholeComing | Outcome::AskAxfr => {
+                self.connection = None;
+                self.whole_answers += 1;
+                None
+            }
+        })
+    }
+}
+
+fn drift(expected: &Current, actual: &Current) -> Option<Cause> {
+    let drift = expected.drift(actual);
+    let (key, ..) = drift.first()?;
+    Some(Cause::Drift { count: drift.len(), first: format!("{} {}", key.name, key.rtype) })
+}

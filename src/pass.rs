@@ -1,0 +1,107 @@
+//! One pass over a target: reading what it has, planning, writing and verifying.
+
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::candidacy::Candidacy;
+use crate::fence::Mandate;
+use crate::held::Approval;
+use crate::plan::Plan;
+use crate::publish::Applied;
+use crate::snapshot::Snapshot;
+use crate::target::{Hold, Target, TargetError};
+
+/// A pass plans again at most so often: a server that refuses ever more names is asked later.
+const ROUNDS_MAX: usize = 10;
+
+/// How a pass ended that did not fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// The zone is what the last plan wanted, save for what it held back.
+    Done,
+    /// More is to do, with the next pass.
+    Unfinished,
+    /// Asked to stop; every message sent was answered.
+    Stopped,
+}
+
+/// How a pass is made.
+pub struct Order<'p> {
+    pub hold: Hold,
+    pub approvals: &'p [Approval],
+    /// Who has to confirm that we are elected before a fence is taken; none: there is no election.
+    pub candidacy: Option<&'p Candidacy>,
+    pub stop: &'p watch::Receiver<bool>,
+}
+
+impl<'p> Order<'p> {
+    /// That of a `run`.
+    pub fn run(stop: &'p watch::Receiver<bool>) -> Order<'p> {
+        Order { hold: Hold::Keep, approvals: &[], candidacy: None, stop }
+    }
+
+    /// That of a `sync`.
+    pub fn sync(approvals: &'p [Approval], stop: &'p watch::Receiver<bool>) -> Order<'p> {
+        Order { hold: Hold::Release, approvals, candidacy: None, stop }
+    }
+}
+
+impl Target {
+    /// Makes the zone that of the snapshot, as far as it may be. `tell` hears each plan before it
+    /// is carried out.
+    pub async fn pass(
+        &mut self,
+        snapshot: &Snapshot,
+        order: &Order<'_>,
+        tell: &mut (dyn FnMut(&Target, &Plan) + Send),
+    ) -> Result<Passed, TargetError> {
+        let hold = order.hold;
+        for _ in 0..ROUNDS_MAX {
+            self.look(snapshot, order).await?;
+            match hold {
+                Hold::Keep => self.may_publish(hold.until())?,
+                // Who finds nothing to write needs no fence.
+                Hold::Release => self.check_owner()?,
+            }
+            let plan = self.plan(snapshot, order.approvals);
+            tell(self, &plan);
+            if plan.approved.is_empty() && (hold == Hold::Release || self.holds_fence()) {
+                self.settle(&snapshot.zone);
+                return Ok(Passed::Done);
+            }
+            let (started, changes) = (Instant::now(), plan.approved.changes().len());
+            let ended = self.apply(plan.approved, hold, order.stop).await?;
+            if ended == Applied::Stopped {
+                return Ok(Passed::Stopped);
+            }
+            self.released(plan.released_count);
+            let millis = started.elapsed().as_millis();
+            info!(target = self.config.name, rrsets = changes, millis, "published");
+            self.verify(&snapshot.zone, hold).await?;
+            if ended == Applied::Done {
+                return Ok(Passed::Done);
+            }
+        }
+        Ok(Passed::Unfinished)
+    }
+
+    /// Reads the zone, and has the election confirmed before a fence is taken from whoever holds
+    /// it: one who was elected after us has changed what was read before we asked, and keeps it.
+    async fn look(&mut self, snapshot: &Snapshot, order: &Order<'_>) -> Result<(), TargetError> {
+        let unconfirmed = order.candidacy.filter(|_| self.is_starting());
+        if self.doubt && unconfirmed.is_none() {
+            self.raise_epoch(order.hold).await?;
+        }
+        self.read(&snapshot.zone).await?;
+        let Some(candidacy) = unconfirmed else { return Ok(()) };
+        if !candidacy.confirm().await {
+            self.give(Mandate::Keep);
+        } else if self.doubt {
+            self.raise_epoch(order.hold).await?;
+            self.read(&snapshot.zone).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Finding the names that a server refuses: a message refused for its content is halved until the
+//! name at fault stands alone, and that one is set apart, so that all others go on.
+
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::fence::Fence;
+use crate::plan::{Change, wanted};
+use crate::publish::{Applied, Burst, names};
+use crate::target::{Also, Cause, RRSET_MAX_OF_BIND, Step, Target, TargetError};
+use crate::update::Batch;
+use crate::wire::Rcode;
+
+/// So many names are found in one pass; other refused messages wait for the next.
+const NAMES_MAX: usize = 20;
+/// A known RRset no larger than this shows whether the server takes records at all.
+const SAMPLE_MAX: usize = 10;
+
+impl Target {
+    /// Goes on with a burst of which messages were refused, one message at a time.
+    pub(crate) async fn sift(
+        &mut self,
+        burst: &mut Burst,
+        fence: Fence,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Applied, TargetError> {
+        let Some((rcode, first)) = burst.refused.front() else {
+            return Ok(self.finish(burst, false));
+        };
+        let (rcode, named) = (*rcode, names(first));
+        if rcode == Rcode::NOTIMP {
+            return Err(self.refused(rcode, named, Also::Unknown));
+        }
+        if self.prove_writable(burst, fence).await? == Proof::Refused {
+            return Err(self.refused(rcode, named, Also::Everything));
+        }
+        let (mut found, mut left) = (Vec::new(), 0);
+        while !(burst.refused.is_empty() && burst.is_over()) {
+            if *stop.borrow() {
+                return Ok(self.finish(burst, true));
+            }
+            let batch = match burst.refused.pop_front() {
+                Some((_, batch)) if found.len() >= NAMES_MAX => {
+                    left += batch.changes.len();
+                    continue;
+                }
+                // What was refused in a crowd may have been taken down by another message.
+                Some((_, batch)) => batch,
+                None => burst.take(self.pace.limits()),
+            };
+            let Some(rcode) = self.try_alone(burst, batch.clone()).await? else { continue };
+            if self.cuts(rcode, &batch) {
+                self.view = None;
+                return Ok(Applied::PlanAgain);
+            }
+            match batch.halves() {
+                None => found.push((rcode, batch)),
+                Some((first, second)) => {
+                    burst.refused.push_front((rcode, second));
+                    burst.refused.push_front((rcode, first));
+                }
+            }
+        }
+        self.set_apart(burst, found).await?;
+        let applied = self.finish(burst, false);
+        Ok(if left > 0 { Applied::PlanAgain } else { applied })
+    }
+
+    /// A real change, which carries no record: who refuses that refuses everything.
+    async fn prove_writable(
+        &mut self,
+        burst: &mut Burst,
+        fence: Fence,
+    ) -> Result<Proof, TargetError> {
+        let raised = match &self.held {
+            Some(held) => Fence { epoch: held.epoch + 1, ..held.clone() },
+            None => fence,
+        };
+        match self.swap_fence(burst.fence.clone(), &raised).await {
+            Ok(()) => {
+                burst.fence = Some(raised.rdata());
+                Ok(Proof::Taken)
+            }
+            Err(error) if matches!(*error.cause, Cause::Refused { .. }) => Ok(Proof::Refused),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends one message with nothing else in flight. Some: it was refused.
+    async fn try_alone(
+        &mut self,
+        burst: &mut Burst,
+        batch: Batch,
+    ) -> Result<Option<Rcode>, TargetError> {
+        let others = std::mem::take(&mut burst.refused);
+        self.send(burst, batch, None).await?;
+        self.await_answers(burst, 0).await?;
+        let refused = std::mem::replace(&mut burst.refused, others);
+        Ok(refused.front().map(|(rcode, _)| *rcode))
+    }
+
+    /// Whether RRsets are cut from now on, since this one was too large for the server.
+    fn cuts(&mut self, rcode: Rcode, batch: &Batch) -> bool {
+        let is_large = |change: &Change| {
+            change.new.as_ref().is_some_and(|new| new.rdata().len() > RRSET_MAX_OF_BIND)
+        };
+        rcode == Rcode::SERVFAIL && batch.changes.iter().any(is_large) && self.cut_rrsets()
+    }
+
+    /// Sets the names at fault apart, unless the trouble is the server's: it has to have taken
+    /// some record, if only one that it has.
+    async fn set_apart(
+        &mut self,
+        burst: &mut Burst,
+        found: Vec<(Rcode, Batch)>,
+    ) -> Result<(), TargetError> {
+        let Some((rcode, first)) = found.first() else { return Ok(()) };
+        if !burst.accepted && self.takes_records(burst, &found).await? == Proof::Refused {
+            return Err(self.refused(*rcode, names(first), Also::Records));
+        }
+        for (rcode, batch) in found {
+            let name = batch.changes[0].key.name.clone(); // A batch of one name.
+            let again = self.quarantine.contains(&name);
+            let (wanted, now) = (wanted(&batch.changes), self.clock());
+            let pause = self.quarantine.refuse(name.clone(), wanted, rcode, now).as_secs();
+            let (target, zone) = (&self.config.name, self.zone());
+            if again {
+                debug!("target {target}, zone {zone}: {name} is still refused: {rcode}");
+                continue;
+            }
+            warn!(
+                "target {target}, server {}, zone {zone}: updating: the server answered {rcode} to \
+                 {name} alone{}: it stays as it is and is tried again in {pause} s; others go on",
+                self.server(),
+                hint(rcode)
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the server takes a record that it has already, of a type that it refused if there
+    /// is one.
+    async fn takes_records(
+        &mut self,
+        burst: &mut Burst,
+        found: &[(Rcode, Batch)],
+    ) -> Result<Proof, TargetError> {
+        let changes = || found.iter().flat_map(|(_, batch)| &batch.changes);
+        let Some(view) = &self.view else { return Ok(Proof::Refused) };
+        let fits = |rtype| {
+            view.current.find(|key, set| {
+                rtype == key.rtype
+                    && set.rdata().len() <= SAMPLE_MAX
+                    && self.config.scope.check(key, &view.foreign).is_ok()
+                    && changes().all(|change| change.key.name != key.name)
+            })
+        };
+        let Some((key, set)) = changes().find_map(|change| fits(change.key.rtype)) else {
+            return Ok(Proof::Refused);
+        };
+        let sample = Batch::of(&[Change { key, old: None, new: Some(set) }]);
+        Ok(match self.try_alone(burst, sample).await? {
+            None => Proof::Taken,
+            Some(_) => Proof::Refused,
+        })
+    }
+
+    fn refused(&mut self, rcode: Rcode, names: String, also: Also) -> TargetError {
+        self.view = None;
+        self.error(Step::Update, Cause::Refused { rcode, names, also })
+    }
+}
+
+/// What a trial showed.
+#[derive(PartialEq)]
+enum Proof {
+    Taken,
+    Refused,
+}
+
+fn hint(rcode: Rcode) -> &'static str {
+    match rcode {
+        Rcode::SERVFAIL => " (its log says why; BIND takes no more than max-records-per-type)",
+        Rcode::REFUSED | Rcode::NOTAUTH => " (its rights or name checks refuse this name)",
+        _ => "",
+    }
+}
