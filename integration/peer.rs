@@ -164,7 +164,7 @@ impl Running {
         self.dir().join("unknown.key")
     }
 
-    fn admin_key_file(&self) -> PathBuf {
+    pub(crate) fn admin_key_file(&self) -> PathBuf {
         self.dir().join("admin.key")
     }
 
