@@ -25,11 +25,15 @@ use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
 use crate::snapshot::Snapshot;
-use crate::target::{Target, TargetError};
+use crate::target::{Step, Target, TargetError};
 use crate::tls::{Tls, TrustError};
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The longest pause before a server that cannot be reached is tried again: that costs it nothing,
+/// and it is to be brought up to date as soon as it is back.
+const RECONNECT: Duration = Duration::from_secs(2);
 
 /// The newest snapshot; none before the first.
 pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
@@ -150,8 +154,12 @@ async fn keep(mut target: Target, mut latest: Latest, mut stop: watch::Receiver<
                     warn!("{text}");
                 }
                 told.trouble = Some(text);
+                let wait = match failure.step {
+                    Step::Connect => pause.min(RECONNECT),
+                    _ => pause,
+                };
                 pause = (pause * 2).min(BACK_OFF.1);
-                pause / 2
+                wait
             }
         };
         let failing = told.trouble.is_some();
