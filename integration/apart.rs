@@ -113,7 +113,7 @@ fn warnings(log: &[String]) -> Vec<&String> {
 fn a_short_partition_in_a_cold_publish_costs_only_its_time() {
     on_every_peer(|peer| {
         // Slow enough to be still under way.
-        let apart = Apart::start(peer, Quality { rate: 100_000, ..Quality::default() }, 400);
+        let apart = Apart::start(peer, Quality { rate: 50_000, ..Quality::default() }, 400);
         let serial = apart.serial();
         let mut daemon = apart.run();
         until("the first names are there", || apart.serial() > serial + 1);
@@ -133,7 +133,7 @@ fn a_short_partition_in_a_cold_publish_costs_only_its_time() {
 
 #[test]
 fn a_long_partition_in_a_cold_publish_is_told_once_and_healed() {
-    let apart = Apart::start(Peer::Bind, Quality { rate: 100_000, ..Quality::default() }, 400);
+    let apart = Apart::start(Peer::Bind, Quality { rate: 50_000, ..Quality::default() }, 400);
     let serial = apart.serial();
     let mut daemon = apart.run();
     until("the first names are there", || apart.serial() > serial + 1);
