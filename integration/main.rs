@@ -1,5 +1,6 @@
 //! One test binary: everything that needs the whole program, a server, or a recording.
 mod answering;
+mod apart;
 mod asking;
 mod cases;
 mod checking;

@@ -90,6 +90,9 @@ impl Drop for Daemon {
         // It may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("{:#?}", self.log());
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RecordType};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,6 +20,11 @@ use crate::tsig::{self, Key, Mac, Stamp, TsigError, Verifier};
 use crate::wire::{CLASS_IN, Header, Rcode, Reader, Soa, WireError, Writer};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long what was sent may stay unacknowledged by the server's host, which is quick however
+/// slow the server is.
+const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(15);
+/// The host is asked for a sign of life when nothing else is under way, this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long a reply is awaited. PowerDNS takes 17 s to delete 200 names of 100,000.
 pub const REPLY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -135,6 +141,7 @@ impl Connection {
             .map_err(|_| ConnectionError::ConnectLimit(CONNECT_LIMIT))?
             .map_err(ConnectionError::Connect)?;
         stream.set_nodelay(true)?;
+        watch_host(&stream)?;
         let stream: Box<dyn Stream> = match tls {
             None => Box::new(stream),
             Some(tls) => Box::new(
@@ -352,6 +359,14 @@ impl Connection {
             };
         }
     }
+}
+
+/// Has the connection break when the server's host is gone without a word, as behind a partition.
+fn watch_host(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
+    socket.set_tcp_keepalive(&keep_alive)?;
+    socket.set_tcp_user_timeout(Some(ACKNOWLEDGE_LIMIT))
 }
 
 /// Seconds since 1970.

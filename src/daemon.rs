@@ -28,7 +28,7 @@ use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
 use crate::snapshot::Snapshot;
-use crate::target::{Target, TargetError};
+use crate::target::{Step, Target, TargetError};
 use crate::tls::{Tls, TrustError};
 
 /// The first and the longest pause after a failure.
@@ -36,6 +36,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 
 /// How long a stop waits for the fences to be released before another is elected.
 const RESIGN_AFTER: Duration = Duration::from_secs(5);
+/// The longest pause before a server that cannot be reached is tried again: that costs it nothing,
+/// and it is to be brought up to date as soon as it is back.
+const RECONNECT: Duration = Duration::from_secs(2);
 
 /// The newest snapshot; none before the first.
 pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
@@ -203,13 +206,14 @@ async fn keep(
                     warn!("{text}");
                 }
                 told.trouble = Some(text);
-                pause = (pause * 2).min(BACK_OFF.1);
-                // Who stands by looks no less often for the fence to be released.
-                let longest = match failure.is_standby() {
-                    true => target.config.check_interval,
-                    false => BACK_OFF.1,
+                let wait = match failure.step {
+                    Step::Connect => pause.min(RECONNECT),
+                    // Who stands by looks as often as ever for the fence to be released.
+                    _ if failure.is_standby() => pause.min(target.config.check_interval),
+                    _ => pause,
                 };
-                (pause / 2).min(longest)
+                pause = (pause * 2).min(BACK_OFF.1);
+                wait
             }
         };
         let failing = told.trouble.is_some();

@@ -1,0 +1,208 @@
+//! Several publishers and one zone: the fence decides, on the name server, who may write.
+
+use serde_json::json;
+
+use crate::peer::{Setup, on_every_peer};
+use crate::proxy::{Fault, Which};
+use crate::running::{Daemon, desired, proxied, until};
+use crate::simulated::Simulated;
+use crate::site::{Site, state};
+
+/// A fence as another process would have left it.
+fn fence(owner: &str, epoch: u64, adopted: &str, until: &str) -> String {
+    format!(
+        "v=1 owner={owner} instance=00000000000000aa epoch={epoch} adopted={adopted} until={until}"
+    )
+}
+
+fn put(site: &Site, texts: &[&str]) {
+    let delete = "update delete _mesozone.mesos TXT\n".to_owned();
+    let add = texts.iter().map(|text| format!("update add _mesozone.mesos 0 TXT \"{text}\"\n"));
+    site.peer.nsupdate(&(delete + &add.collect::<String>()));
+}
+
+fn fence_now(site: &Site) -> String {
+    site.peer.query("_mesozone.mesos", "TXT").concat()
+}
+
+fn web() -> serde_json::Value {
+    state(&[("web", &["10.1.0.1"])])
+}
+
+#[test]
+fn each_state_of_the_fence_is_met_as_documented() {
+    on_every_peer(|peer| {
+        let site = Site::start(peer, &Setup::default());
+        let far = "4102444800";
+        let cases: [(&[&str], i32, &str); 8] = [
+            (&[&fence("mesos", 5, "yes", "0")], 0, ""),
+            (&[&fence("mesos", 7, "yes", "1000000000")], 0, ""),
+            (&[&fence("mesos", 7, "yes", far)], 2, "another process of the same owner"),
+            (&[&fence("mesos", 7, "yes", "run")], 2, "sync --take-over mesos"),
+            (&[&fence("other", 7, "yes", "0")], 2, "belongs to the owner \"other\""),
+            (&[&fence("other", 7, "yes", "run")], 2, "sync --take-over other"),
+            (&["spf1 -all"], 2, "are not one fence"),
+            (&[&fence("mesos", 7, "yes", "0"), "second"], 2, "are not one fence"),
+        ];
+        for (at, (texts, code, part)) in cases.into_iter().enumerate() {
+            put(&site, texts);
+            let (serial, before) = (site.peer.serial(), fence_now(&site));
+            // Something to write each time.
+            let address = format!("10.1.1.{at}");
+            let ran = site.sync(&state(&[("web", &[address.as_str()])])).exits(code);
+            assert!(ran.stderr.contains(part), "{texts:?}: {ran:?}");
+            if code == 2 {
+                assert_eq!((site.peer.serial(), fence_now(&site)), (serial, before), "{texts:?}");
+                assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+            } else {
+                assert_eq!(site.peer.query("web.marathon.mesos", "A"), [address]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_take_over_needs_the_name_of_the_owner_and_adopts_nothing() {
+    on_every_peer(|peer| {
+        let records = "theirs IN A 192.0.2.9\n";
+        let site = Site::start(peer, &Setup { records, ..Setup::default() });
+        put(&site, &[&fence("other", 7, "yes", "run")]);
+        let before = site.peer.axfr();
+        let wrong = site.with(&web(), &["sync", "--take-over", "another"]).exits(2);
+        assert!(wrong.one_line().contains("not to \"another\", as --take-over says"), "{wrong:?}");
+        site.diff(&web()).exits(2);
+        assert_eq!(site.peer.axfr(), before);
+        site.with(&web(), &["sync", "--take-over", "other"]).exits(1);
+        assert_eq!(site.peer.query("theirs.mesos", "A"), ["192.0.2.9"]);
+        assert_eq!(site.peer.query("web.marathon.mesos", "A"), ["10.1.0.1"]);
+        let now = fence_now(&site);
+        assert!(now.contains("owner=mesos") && now.contains("adopted=no"), "{now}");
+        assert!(now.contains("epoch=8") && now.contains("until=0"), "{now}");
+        let held = site.diff(&web()).exits(1).stdout;
+        assert!(held.contains("found there"), "{held}");
+    });
+}
+
+#[test]
+fn the_fence_of_a_run_that_died_is_taken_over_by_its_own_name() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let site = Site::start(peer, &Setup::default());
+        site.follow(&[format!("http://{}", master.address)], "");
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        drop(daemon);
+        let ran = site.sync(&web()).exits(2);
+        assert!(ran.one_line().contains("sync --take-over mesos"), "{ran:?}");
+        site.with(&web(), &["sync", "--take-over", "mesos"]).exits(0);
+        assert!(fence_now(&site).contains("adopted=yes"), "our own space stays adopted");
+        assert_eq!(site.peer.query("web.marathon.mesos", "A"), ["10.1.0.1"]);
+    });
+}
+
+#[test]
+fn a_run_stands_by_for_a_foreign_owner_and_serves_on() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let site = Site::start(peer, &Setup::default());
+        site.follow(&[format!("http://{}", master.address)], "");
+        put(&site, &[&fence("other", 7, "yes", "run")]);
+        let before = site.peer.axfr();
+        let mut daemon = Daemon::start(&site);
+        daemon.says("belongs to the owner \"other\"");
+        master.control(json!({"start": {"framework": "marathon", "name": "fresh", "count": 1}}));
+        put(&site, &[&fence("other", 7, "yes", "run"), "more"]);
+        daemon.says("are not one fence");
+        put(&site, &[&fence("other", 7, "yes", "run")]);
+        assert_eq!(site.peer.axfr(), before);
+        site.peer.nsupdate("update delete _mesozone.mesos TXT");
+        until("it publishes once the fence is gone", || {
+            !site.peer.query("fresh.marathon.mesos", "A").is_empty()
+        });
+        assert_eq!(daemon.stop().0, 0);
+    });
+}
+
+#[test]
+fn a_zone_restored_from_before_is_taken_again_by_who_held_it() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let site = Site::start(peer, &Setup::default());
+        let before = site.peer.axfr();
+        site.follow(&[format!("http://{}", master.address)], "");
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        put(&site, &[&fence("mesos", 0, "no", "run")]);
+        site.peer.nsupdate("update delete search.marathon.mesos A");
+        until("it is back", || !site.peer.query("search.marathon.mesos", "A").is_empty());
+        until("the zone is the desired one", || site.published(&before) == desired(&site));
+        assert_eq!(daemon.stop().0, 0);
+        assert!(!fence_now(&site).contains("instance=00000000000000aa"));
+    });
+}
+
+#[test]
+fn a_publisher_paused_in_the_middle_of_a_burst_writes_nothing_once_another_took_over() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "1500"]);
+        let (site, proxy) = proxied(peer, &master);
+        let before = site.peer.axfr();
+        // Its third message waits on its way, and it for the answer.
+        proxy.arm(Which::Update(3), Fault::Hold);
+        let stale = Daemon::start(&site);
+        until("it is in the middle", || proxy.seen().iter().filter(|m| m.opcode == 5).count() >= 3);
+        stale.signal("STOP");
+        let sent = proxy.seen().len();
+        let server = site.peer.addr().to_string();
+        site.configure(&server, site.peer.key_file(), "", "");
+        site.follow(&[format!("http://{}", master.address)], "");
+        let mut newer = Daemon::start(&site);
+        newer.says("published");
+        master.control(json!({"start": {"framework": "marathon", "name": "fresh", "count": 1}}));
+        until("the newer one publishes on", || {
+            !site.peer.query("fresh.marathon.mesos", "A").is_empty()
+        });
+        until("and is done", || site.published(&before) == desired(&site));
+        let (zone, serial) = (site.peer.axfr(), site.peer.serial());
+        let late = proxy.deliver();
+        assert!(late.iter().all(|rcode| *rcode != Some(0)), "{late:?}");
+        stale.signal("CONT");
+        let mut stale = stale;
+        stale.says("another process of the same owner holds the fence");
+        let after: Vec<_> =
+            proxy.seen()[sent..].iter().filter(|m| m.opcode == 5).cloned().collect();
+        assert!(after.iter().all(|message| message.rcode != Some(0)), "{after:?}");
+        assert_eq!((site.peer.axfr(), site.peer.serial()), (zone, serial), "{peer:?}");
+        assert_eq!(newer.stop().0, 0);
+        assert_eq!(stale.stop().0, 0);
+    });
+}
+
+#[test]
+fn a_delayed_message_of_our_own_changes_nothing_behind_a_newer_one() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let (site, proxy) = proxied(peer, &master);
+        let before = site.peer.axfr();
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        until("the burst is verified", || {
+            proxy.seen().last().is_some_and(|m| m.opcode == 0 && m.rcode.is_some())
+        });
+        proxy.clear();
+        proxy.arm(Which::Update(1), Fault::Hold);
+        master.control(json!({"start": {"framework": "marathon", "name": "late", "count": 1}}));
+        until("its message is held", || proxy.seen().iter().any(|m| m.opcode == 5));
+        // The connection breaks, the task ends, and everything else goes on.
+        proxy.close_all();
+        master.control(json!({"kill": {"name": "late", "count": 1}}));
+        master.control(json!({"start": {"framework": "marathon", "name": "fresh", "count": 1}}));
+        daemon.says("well again");
+        until("the zone is the desired one", || site.published(&before) == desired(&site));
+        let late = proxy.deliver();
+        assert!(!late.is_empty() && late.iter().all(|rcode| *rcode != Some(0)), "{late:?}");
+        assert_eq!(site.published(&before), desired(&site));
+        assert_eq!(site.peer.query("late.marathon.mesos", "A"), Vec::<String>::new());
+        assert_eq!(daemon.stop().0, 0);
+    });
+}
