@@ -395,10 +395,13 @@ impl Target {
         self.claim(until).map(drop)
     }
 
-    /// Whether the space is adopted: as the fence says, or as it said while we held it.
+    /// Whether the space is adopted: as our owner's fence says, or as it said while we held it.
     pub(crate) fn adoption(&self, found: &Found) -> Adoption {
         match (found, &self.held) {
             (Found::Absent, Some(held)) => held.adoption,
+            (Found::Fence(fence), _) if fence.owner != self.config.scope.owner => {
+                Adoption::FirstContact
+            }
             (found, _) => found.adoption(),
         }
     }
