@@ -161,7 +161,7 @@ impl Side {
         let server = Endpoint::parse(&self.addr.to_string()).unwrap();
         let mut lines = Vec::new();
         let outcome = runtime.block_on(async {
-            let mut connection = Connection::open(&server).await.unwrap();
+            let mut connection = Connection::open(&server, None).await.unwrap();
             let mut sink = |item: Item<'_, '_>| {
                 let (sign, record) = match item {
                     Item::Record(record) => ("", record),
