@@ -82,7 +82,7 @@ fn batch<S: Strategy>(
     });
     match failed {
         Ok(()) => {}
-        Err(TestError::Fail(why, case)) => panic!("{why}\nin {case:#?}\nagain: {again}"),
+        Err(TestError::Fail(why, case)) => panic!("{why}\nin {case:?}\nagain: {again}"),
         Err(TestError::Abort(why)) => panic!("{why}\nagain: {again}"),
     }
 }

@@ -98,7 +98,7 @@ pub(crate) enum Fault {
     SwallowRequest,
     /// The reply is never passed on, and the connection stays open.
     SwallowReply,
-    /// The message waits for [`Proxy::deliver`].
+    /// The message waits for [`Proxy::deliver`], and so does what comes behind it.
     Hold,
     /// The connection breaks behind so many messages of the answer and so many octets of the next,
     /// all of it but one at most.
@@ -193,6 +193,11 @@ impl Proxy {
     /// How many times a client was left waiting for nothing.
     pub(crate) fn silences(&self) -> usize {
         self.record.silent.load(Ordering::Acquire)
+    }
+
+    /// How many messages wait for their delivery.
+    pub(crate) fn held(&self) -> usize {
+        lock(&self.record.held).len()
     }
 
     /// Passes the next update on and breaks the connection in place of its reply.
@@ -347,7 +352,8 @@ fn ask(line: &Arc<Line>, record: &Record) -> io::Result<()> {
     loop {
         let framed = read_message(&line.client)?;
         let fault = record.asked(line.number, &framed[2..]);
-        match fault {
+        let waits = line.held.load(Ordering::Acquire) > 0;
+        match fault.or(waits.then_some(Fault::Hold)) {
             Some(Fault::Break(Moment::Before, how)) => {
                 line.break_off(how);
                 return Ok(());

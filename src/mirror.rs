@@ -1,8 +1,7 @@
 //! Keeping the view of a target's zone up to date: reading what changed, comparing it with what was
 //! known, and verifying what was written.
 
-use std::time::Instant;
-
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::connection::{Connection, ConnectionError};

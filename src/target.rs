@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::config::{self, RrsetMax};

@@ -8,35 +8,24 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use mesozone::cluster::Cluster;
 use mesozone::config::Config;
 use mesozone::fence::Instance;
-use mesozone::plan::PlanId;
-use mesozone::publish::{Applied, Hold};
+use mesozone::held::{Approval, PlanId};
+use mesozone::pass::{Order, Passed};
+use mesozone::plan::Plan;
 use mesozone::secret::Keys;
 use mesozone::snapshot::{Completeness, Recovering, Snapshot};
-use mesozone::target::{Cause, Target, TargetError};
+use mesozone::target::{Hold, Target, TargetError};
 use mesozone::tsig::Key;
 use mesozone::zone::Zone;
 use tokio::sync::watch;
 
 use crate::signing::Shared;
 
-/// A target, and what its process knows beside it.
 pub(super) struct Publisher {
     target: Target,
     hold: Hold,
-    /// A reply was lost in the last pass.
-    doubt: bool,
     stop: watch::Receiver<bool>,
     /// Never used: it keeps `stop` from being told anything.
     _stopper: watch::Sender<bool>,
-}
-
-/// How a pass ended.
-#[derive(Debug)]
-pub(super) struct Passed {
-    /// A held set that waits for its approval.
-    pub(super) held: Option<PlanId>,
-    /// Nothing is left to do, and the fence is its own.
-    pub(super) at_rest: bool,
 }
 
 /// Who publishes what, where.
@@ -46,6 +35,8 @@ pub(super) struct Part {
     pub(super) owner: &'static str,
     pub(super) key: Shared,
     pub(super) hold: Hold,
+    /// How much may go at once.
+    pub(super) shrink: &'static str,
 }
 
 impl Publisher {
@@ -53,11 +44,12 @@ impl Publisher {
         let text = format!(
             "[mesos]\nmasters = [\"http://10.0.0.1:5050\"]\n[zone]\ndomain = \"{domain}\"\n\
              [[target]]\nname = \"{owner}\"\nserver = \"{server}\"\nzone = \"mesos\"\n\
-             tsig_key_file = \"none\"\nprotect = [\"ns1.mesos\", \"vip-*.{domain}\"]\n\
+             tsig_key_file = \"none\"\n{shrink}\nprotect = [\"ns1.mesos\", \"vip-*.{domain}\"]\n\
              [ha]\nowner = \"{owner}\"\n",
             domain = part.domain,
             owner = part.owner,
             server = part.server,
+            shrink = part.shrink,
         );
         let config = Config::parse(&text).expect("a configuration");
         let secret = BASE64.encode(&part.key.secret);
@@ -65,58 +57,30 @@ impl Publisher {
             format!("key {} {{ algorithm hmac-sha256; secret \"{secret}\"; }};", part.key.name);
         let key = Key::parse(&key).expect("a key");
         let keys = Keys { update: key.clone(), transfer: key };
-        let target = Target::new(config.targets[0].clone(), keys, Instance(instance));
+        let target = Target::new(config.targets[0].clone(), (keys, None), Instance(instance));
         let (stopper, stop) = watch::channel(false);
         Publisher {
             target: target.expect("a short domain"),
             hold: part.hold,
-            doubt: false,
             stop,
             _stopper: stopper,
         }
     }
 
-    /// Reads, plans, writes, verifies, as `run` and `sync` do.
+    /// Reads, plans, writes, verifies, as `run` and `sync` do; with what waits for an approval.
     pub(super) async fn pass(
         &mut self,
         snapshot: &Snapshot,
-        approved: &[PlanId],
-    ) -> Result<Passed, TargetError> {
-        let passed = self.try_pass(snapshot, approved).await;
-        if let Err(error) = &passed {
-            self.doubt |= matches!(*error.cause, Cause::Connection(_));
-        }
-        passed
-    }
-
-    async fn try_pass(
-        &mut self,
-        snapshot: &Snapshot,
-        approved: &[PlanId],
-    ) -> Result<Passed, TargetError> {
-        if self.doubt {
-            self.target.raise_epoch(self.hold).await?;
-            self.doubt = false;
-        }
-        self.target.read(&snapshot.zone).await?;
-        self.target.may_publish(self.hold.until())?;
-        loop {
-            let plan = self.target.plan(snapshot, approved);
-            let held = plan.held.as_ref().map(|held| held.id);
-            let rests = self.hold == Hold::Release || self.target.holds_fence();
-            if plan.approved.is_empty() && rests {
-                self.target.settle(&snapshot.zone);
-                return Ok(Passed { held, at_rest: true });
-            }
-            match self.target.apply(plan.approved, self.hold, &self.stop).await? {
-                Applied::PlanAgain => self.target.read(&snapshot.zone).await?,
-                Applied::Stopped => unreachable!("nobody asks it to stop"),
-                Applied::Done => {
-                    self.target.verify(&snapshot.zone).await?;
-                    return Ok(Passed { held, at_rest: false });
-                }
-            }
-        }
+        approvals: &[Approval],
+    ) -> Result<(Passed, Vec<PlanId>), TargetError> {
+        let mut held = Vec::new();
+        let mut tell = |_: &Target, plan: &Plan| {
+            held = plan.held.iter().filter_map(|set| set.id).collect();
+        };
+        let order = Order { hold: self.hold, approvals, ..Order::run(&self.stop) };
+        self.target.count(snapshot);
+        let passed = self.target.pass(snapshot, &order, &mut tell).await?;
+        Ok((passed, held))
     }
 
     /// What a process does at its end.

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mesozone::connection::REPLY_LIMIT;
+use mesozone::held::{Approval, PlanId};
 use mesozone::name::Name;
-use mesozone::plan::PlanId;
-use mesozone::publish::Hold;
+use mesozone::pass::Passed;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
+use mesozone::target::Hold;
+use mesozone::wire::Rcode;
 use mesozone::zone::{Key, Zone};
 use tokio::runtime::Runtime;
 
-use super::publisher::{Part, Passed, Publisher, snapshot};
+use super::publisher::{Part, Publisher, snapshot};
 use super::space::{Space, foreign};
 use super::step::{Other, Setting, Step, Who};
 use crate::model::{Client, Content, Model, Rights, Rr, add, remove};
@@ -19,8 +21,11 @@ use crate::peer::Peer;
 use crate::proxy::Proxy;
 use crate::signing::Shared;
 
-/// Passes after the last fault in which the zone must become the desired one.
-const PASSES_MAX: usize = 8;
+/// Passes after the last fault in which the zone must become the desired one: first some with
+/// time between them, in which whatever was to wait has waited, then some in a row.
+const PASSES: (usize, usize) = (8, 4);
+/// Longer than anything waits.
+const LONG: Duration = Duration::from_secs(7_200);
 /// More than BIND takes.
 const MANY: u8 = 120;
 /// The first addresses of apps by their last octet; the app's number is the third.
@@ -43,6 +48,21 @@ pub(super) struct Site {
     before: Tasks,
     complete: bool,
     saved: Option<Content>,
+    /// How many passes were made.
+    passes: usize,
+    /// Whose message was held back, in which pass.
+    held: Vec<(&'static str, usize)>,
+    /// The last pass of each in which a message was carried out, since the zone was restored.
+    carried_out: BTreeMap<&'static str, usize>,
+}
+
+/// What a pass came to.
+#[derive(Debug)]
+struct Told {
+    ended: Result<Passed, String>,
+    held: Vec<PlanId>,
+    /// Messages sent.
+    updates: usize,
 }
 
 const KEYS: [&str; 5] = ["run0", "run1", "sync", "below", "thief"];
@@ -73,8 +93,9 @@ impl Site {
         let model = Model::start(zone, clients.to_vec(), setting.records_max);
         let proxy = Proxy::to(model.addr());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let new =
-            |who: &'static str, instance| Publisher::new(&part(&proxy, &spaces, who), instance);
+        let new = |who: &'static str, instance| {
+            Publisher::new(&part(setting, &proxy, &spaces, who), instance)
+        };
         let (runs, below, thief) =
             ([new("run0", 1), new("run1", 2)], new("below", 3), new("thief", 4));
         let instances = ["run0", "run1", "below", "thief"].into_iter().zip(1..);
@@ -95,6 +116,9 @@ impl Site {
             before: Tasks::new(),
             complete: true,
             saved: None,
+            passes: 0,
+            held: Vec::new(),
+            carried_out: BTreeMap::new(),
         }
     }
 
@@ -139,11 +163,20 @@ impl Site {
                 let fence = self.spaces["run0"].fence_name();
                 self.edit(|content| drop(content.remove(&(fence, Type::TXT))));
             }
+            Step::Refuses(app, refuses) => {
+                let owner = name(&self.domain, *app);
+                self.model.with(|zone| match refuses {
+                    true => zone.refused.insert(owner),
+                    false => zone.refused.remove(&owner),
+                });
+            }
+            Step::Waits(seconds) => self.wait(Duration::from_secs(*seconds)),
             Step::Freezes(frozen) => self.model.with(|zone| zone.frozen = *frozen),
             Step::Saves => self.saved = Some(self.model.zone().content),
             Step::Restores => {
                 if let Some(saved) = self.saved.clone() {
                     self.model.with(|zone| zone.restore(saved));
+                    self.carried_out.clear();
                 }
             }
             Step::Rolls => self.model.with(|zone| zone.roll_journal()),
@@ -161,7 +194,7 @@ impl Site {
         let instance = self.next_instance;
         self.next_instance += 1;
         self.instances.entry(who).or_default().insert(instance);
-        Publisher::new(&part(&self.proxy, &self.spaces, who), instance)
+        Publisher::new(&part(&self.setting, &self.proxy, &self.spaces, who), instance)
     }
 
     fn others(&self, other: Other, adds: bool) {
@@ -234,62 +267,73 @@ impl Site {
         zone
     }
 
+    fn wait(&self, time: Duration) {
+        self.runtime.block_on(forward(time));
+    }
+
     fn pass(&mut self, who: Who) -> Result<(), String> {
         // What goes wrong in a pass may go wrong: what it did is what counts.
         self.pass_with(who, &[]).map(drop)
     }
 
-    /// A pass, and what it came to, if it did.
-    fn pass_with(
-        &mut self,
-        who: Who,
-        approved: &[PlanId],
-    ) -> Result<Result<Passed, String>, String> {
+    /// A pass, and what it came to.
+    fn pass_with(&mut self, who: Who, approvals: &[Approval]) -> Result<Told, String> {
         let desired = snapshot(self.desired(who), self.complete);
         let before = self.model.zone().content;
-        self.model.take_log();
+        let waiting = self.proxy.held();
+        self.passes += 1;
         let mut sync = (who == Who::Sync).then(|| self.replaced("sync"));
-        let publisher = match who {
-            Who::Run(run) => &mut self.runs[run],
-            Who::Sync => sync.as_mut().expect("made above"),
-            Who::Below => &mut self.below,
-            Who::Thief => &mut self.thief,
+        let (key, publisher) = match who {
+            Who::Run(run) => (KEYS[run], &mut self.runs[run]),
+            Who::Sync => ("sync", sync.as_mut().expect("made above")),
+            Who::Below => ("below", &mut self.below),
+            Who::Thief => ("thief", &mut self.thief),
         };
-        let proxy = &self.proxy;
-        let passed = self.runtime.block_on(impatient(proxy, async {
-            let passed = publisher.pass(&desired, approved).await;
+        let passed = self.runtime.block_on(impatient(&self.proxy, async {
+            let passed = publisher.pass(&desired, approvals).await;
             if who == Who::Sync {
                 publisher.give_back().await;
             }
             passed
         }));
-        let passed = passed.map_err(|error| {
-            let mut text = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text += &format!(": {error}");
-                cause = error.source();
-            }
-            text
-        });
-        self.check(&before, false).map_err(|fault| format!("{fault}; it said {passed:?}"))?;
-        Ok(passed)
+        if self.proxy.held() > waiting {
+            self.held.push((key, self.passes));
+        }
+        let (ended, held) = match passed {
+            Ok((passed, held)) => (Ok(passed), held),
+            Err(error) => (Err(chain(&error)), Vec::new()),
+        };
+        let updates = self.check(&before, false).map_err(|fault| format!("{fault}; {ended:?}"))?;
+        Ok(Told { ended, held, updates })
     }
 
     fn deliver(&mut self) -> Result<(), String> {
         let before = self.model.zone().content;
-        self.model.take_log();
         self.proxy.deliver();
-        self.check(&before, true)
+        self.check(&before, true)?;
+        self.held.clear();
+        Ok(())
     }
 
-    /// What is wrong with what was sent since, and with what it did.
-    fn check(&self, before: &Content, late: bool) -> Result<(), String> {
-        for logged in self.model.take_log() {
+    /// What is wrong with what was sent since, and with what it did; else how much was sent.
+    fn check(&mut self, before: &Content, late: bool) -> Result<usize, String> {
+        let log = self.model.take_log();
+        for logged in &log {
             let who = logged.who.to_string();
             let who = KEYS.into_iter().find(|key| who.strip_suffix('.') == Some(key));
             let who = who.ok_or("a key that nobody has")?;
-            self.spaces[who].check(&logged, &self.instances[who], late)?;
+            self.spaces[who].check(logged, &self.instances[who], late)?;
+            if logged.rcode != Rcode::NOERROR {
+                continue;
+            }
+            let sent = self.held.iter().find(|(of, _)| *of == who).map(|(_, pass)| *pass);
+            match sent.filter(|_| late) {
+                Some(sent) if self.carried_out.get(who).is_some_and(|last| *last > sent) => {
+                    return Err(format!("a message of {who} lands behind newer ones: {logged:?}"));
+                }
+                Some(_) => {}
+                None => drop(self.carried_out.insert(who, self.passes)),
+            }
         }
         let after = self.model.zone().content;
         let spaces: Vec<&Space> = self.spaces.values().collect();
@@ -299,19 +343,25 @@ impl Site {
             return Err(format!("what is not ours changed: {changed:?}"));
         }
         if !self.complete && !late {
-            let (was, is) = (self.spaces["run0"].held(before), self.spaces["run0"].held(&after));
-            if let Some(gone) = was.difference(&is).next() {
+            let space = &self.spaces["run0"];
+            let (was, is) = (space.held(before), space.held(&after));
+            let ours = |(owner, rtype, _): &&(Name, Type, _)| space.owns(&after, owner, *rtype);
+            if let Some(gone) = was.difference(&is).find(ours) {
                 return Err(format!("{gone:?} went while the cluster recovers"));
             }
         }
-        Ok(())
+        Ok(log.len())
     }
 
     /// When all is over the zone becomes the desired one.
     pub(super) fn conclude(mut self) -> Result<(), String> {
         self.proxy.disarm();
         self.deliver()?;
-        self.model.with(|zone| zone.frozen = false);
+        let strict = self.setting.strict;
+        self.model.with(|zone| {
+            zone.frozen = false;
+            zone.refused.retain(|_| strict);
+        });
         self.complete = true;
         let fence = self.spaces["run0"].fence_name();
         // Whoever took our fence as another owner gives it up, as its operator is told to.
@@ -323,16 +373,18 @@ impl Site {
             }
         });
         self.runs[0] = self.replaced("run0");
-        let mut approved = Vec::new();
-        let mut said = Vec::new();
-        for _ in 0..PASSES_MAX {
-            let passed = self.pass_with(Who::Run(0), &approved)?;
-            said.push(format!("{passed:?}"));
-            match passed {
-                Ok(Passed { held: Some(id), .. }) => approved = vec![id],
-                Ok(Passed { at_rest: true, .. }) => return self.converged(),
-                _ => {}
+        let (mut approvals, mut said) = (Vec::new(), Vec::new());
+        for at in 0..PASSES.0 + PASSES.1 {
+            if at < PASSES.0 {
+                self.wait(LONG);
             }
+            let told = self.pass_with(Who::Run(0), &approvals)?;
+            let rests = told.ended == Ok(Passed::Done) && told.held.is_empty() && told.updates == 0;
+            if rests && (at >= PASSES.0 || self.model.with(|zone| zone.refused.is_empty())) {
+                return self.converged().map_err(|fault| format!("{fault}\n{said:#?}"));
+            }
+            approvals = told.held.iter().map(|id| Approval::Id(*id)).collect();
+            said.push(format!("{told:?}"));
         }
         Err(format!("it never comes to rest: {said:#?}"))
     }
@@ -341,7 +393,9 @@ impl Site {
         let content = self.model.zone().content;
         let space = &self.spaces["run0"];
         let desired = self.desired(Who::Run(0));
+        let refused = self.model.with(|zone| zone.refused.clone());
         let wanted = desired.iter().filter(|(key, _)| space.owns(&content, &key.name, key.rtype));
+        let wanted = wanted.filter(|(key, _)| !refused.contains(&key.name));
         let mut missing = Vec::new();
         let mut keys = BTreeSet::new();
         for (key, rrset) in wanted {
@@ -381,14 +435,31 @@ fn octets(rdata: &Rdata) -> Vec<u8> {
     octets
 }
 
-fn part(proxy: &Proxy, spaces: &BTreeMap<&'static str, Space>, who: &'static str) -> Part {
+fn part(
+    setting: &Setting,
+    proxy: &Proxy,
+    spaces: &BTreeMap<&'static str, Space>,
+    who: &'static str,
+) -> Part {
     Part {
         server: proxy.addr().to_string(),
         domain: spaces[who].domain.to_string(),
         owner: spaces[who].owner,
         key: key(who),
         hold: if who == "sync" { Hold::Release } else { Hold::Keep },
+        shrink: if setting.careful { "max_shrink_floor = 2" } else { "max_shrink = \"off\"" },
     }
+}
+
+async fn forward(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Lets the time pass that a client waits for what never comes.
@@ -407,9 +478,7 @@ async fn impatient<T>(proxy: &Proxy, pass: impl Future<Output = T>) -> T {
         if proxy.silences() > silences && quiet > 5 {
             silences = proxy.silences();
             quiet = 0;
-            tokio::time::pause();
-            tokio::time::advance(REPLY_LIMIT + Duration::from_secs(1)).await;
-            tokio::time::resume();
+            forward(REPLY_LIMIT + Duration::from_secs(1)).await;
         }
     }
 }

@@ -15,6 +15,10 @@ pub(super) struct Setting {
     pub(super) records_max: usize,
     /// Addresses in our space before we come.
     pub(super) found: Vec<(u8, u8)>,
+    /// A small loss is held as well.
+    pub(super) careful: bool,
+    /// What the server's policy refuses it refuses for ever.
+    pub(super) strict: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +76,10 @@ pub(super) enum Step {
     Erases(u8),
     Unfences,
     Freezes(bool),
+    /// The server's policy refuses every change of an app's name, or no longer does.
+    Refuses(u8, bool),
+    /// So many seconds pass.
+    Waits(u64),
     Saves,
     Restores,
     Rolls,
@@ -84,8 +92,16 @@ pub(super) fn setting(peer: Peer) -> impl Strategy<Value = Setting> {
         2 => Just(Vec::new()),
         1 => prop::collection::vec((0..8_u8, 0..4_u8), 0..4),
     ];
-    (any::<bool>(), prop_oneof![1..10_usize, Just(200)], found)
-        .prop_map(move |(deep, records_max, found)| Setting { peer, deep, records_max, found })
+    let sizes = prop_oneof![1..10_usize, Just(200)];
+    let setting = (any::<bool>(), sizes, found, any::<bool>(), any::<bool>());
+    setting.prop_map(move |(deep, records_max, found, careful, strict)| Setting {
+        peer,
+        deep,
+        records_max,
+        found,
+        careful,
+        strict,
+    })
 }
 
 fn fault() -> impl Strategy<Value = (Which, Fault)> {
@@ -143,6 +159,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ];
     let server = prop_oneof![
         2 => any::<bool>().prop_map(Step::Freezes),
+        2 => (app(), any::<bool>()).prop_map(|(app, refuses)| Step::Refuses(app, refuses)),
+        2 => prop::sample::select(vec![31, 61, 601, 4_500]).prop_map(Step::Waits),
         2 => Just(Step::Saves),
         2 => Just(Step::Restores),
         1 => Just(Step::Rolls),
@@ -155,6 +173,6 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         4 => fault().prop_map(|(which, fault)| Step::Strikes(which, fault)),
         2 => Just(Step::Delivers),
         2 => others,
-        2 => server,
+        3 => server,
     ]
 }
