@@ -1,47 +1,33 @@
 //! `mesozone run`: one task follows the masters and publishes snapshots, one task a target makes its
 //! zone follow them.
 
-use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tracing::{error, info, warn};
+use tokio::time::timeout;
+use tracing::{error, info};
 
 use crate::answer::Authority;
-use crate::candidacy::{self, Candidacy, Resignation, Standing};
+use crate::candidacy::{self, Candidacy, Resignation};
 use crate::config::{self, Config};
 use crate::connection::random;
-use crate::fence::{Instance, Mandate};
+use crate::fence::Instance;
 use crate::follow::{self, stopped};
-use crate::held::PlanId;
 use crate::http::SetupError;
+use crate::keep::keep;
 use crate::masters::Masters;
 use crate::name::NameError;
-use crate::pass::{Order, Passed};
-use crate::plan::Plan;
 use crate::records::Rules;
-use crate::report::chain;
 use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::server::{self, BindError, Bound};
-use crate::snapshot::Snapshot;
-use crate::target::{Step, Target, TargetError};
+use crate::target::Target;
 use crate::tls::{Tls, TrustError};
-
-/// The first and the longest pause after a failure.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// How long a stop waits for the fences to be released before another is elected.
 const RESIGN_AFTER: Duration = Duration::from_secs(5);
-/// The longest pause before a server that cannot be reached is tried again: that costs it nothing,
-/// and it is to be brought up to date as soon as it is back.
-const RECONNECT: Duration = Duration::from_secs(2);
-
-/// The newest snapshot; none before the first.
-pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// Why `run` cannot start. Once it runs, nothing but a signal ends it.
 #[derive(Debug, thiserror::Error)]
@@ -145,144 +131,4 @@ async fn finish(tasks: &mut JoinSet<()>) {
             error!("a task ended: {panic}");
         }
     }
-}
-
-/// What a target told last, so that it is told once.
-#[derive(PartialEq, Default)]
-struct Told {
-    trouble: Option<String>,
-    held: Vec<Option<PlanId>>,
-    blocked: usize,
-}
-
-/// Makes one target follow the snapshots, while we are elected if there is an election.
-async fn keep(
-    mut target: Target,
-    mut latest: Latest,
-    mut candidacy: Option<Candidacy>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut pause = BACK_OFF.0;
-    let mut told = Told::default();
-    let mut stood = None;
-    while !*stop.borrow() {
-        let snapshot = latest.borrow_and_update().clone();
-        let standing = candidacy.as_mut().map(Candidacy::standing);
-        if standing != stood {
-            (told, pause) = (Told::default(), BACK_OFF.0);
-            if standing != Some(Standing::CutOff) {
-                target.start_over();
-            }
-            stood = standing;
-        }
-        target.give(mandate(standing));
-        let passed = match &snapshot {
-            None => Ok(Passed::Done),
-            Some(snapshot) if standing == Some(Standing::Waiting) => {
-                target.count(snapshot);
-                stand_by(&mut target, snapshot).await
-            }
-            Some(snapshot) => {
-                target.count(snapshot);
-                let mut tell = |target: &Target, plan: &Plan| tell_plan(target, plan, &mut told);
-                let order = Order { candidacy: candidacy.as_ref(), ..Order::run(&stop) };
-                target.pass(snapshot, &order, &mut tell).await
-            }
-        };
-        let passed_at = Instant::now();
-        let wait = match passed {
-            Ok(passed) => {
-                pause = BACK_OFF.0;
-                if let Some(before) = told.trouble.take() {
-                    info!("target {}: well again; it was: {before}", target.config.name);
-                }
-                let again = Some(BACK_OFF.0).filter(|_| passed == Passed::Unfinished);
-                let due = target.next_due().into_iter().chain(again).min();
-                due.unwrap_or(Duration::MAX).min(target.config.check_interval)
-            }
-            Err(failure) => {
-                let text = chain(&failure);
-                if told.trouble.as_ref() != Some(&text) {
-                    warn!("{text}");
-                }
-                told.trouble = Some(text);
-                let wait = match failure.step {
-                    Step::Connect => pause.min(RECONNECT),
-                    // Who stands by looks as often as ever for the fence to be released.
-                    _ if failure.is_standby() => pause.min(target.config.check_interval),
-                    _ => pause,
-                };
-                pause = (pause * 2).min(BACK_OFF.1);
-                wait
-            }
-        };
-        let failing = told.trouble.is_some();
-        tokio::select! {
-            // A snapshot is no reason to hurry back to a server in trouble.
-            changed = latest.changed(), if !failing => {
-                if changed.is_err() {
-                    break;
-                }
-                // After a quiet window at once; what follows closely is gathered.
-                let gather = target.config.batch_window.saturating_sub(passed_at.elapsed());
-                tokio::select! {
-                    () = sleep(gather) => {}
-                    () = stopped(&mut stop) => {}
-                }
-            }
-            () = changed(&mut candidacy) => {}
-            () = sleep(wait) => {}
-            () = stopped(&mut stop) => {}
-        }
-    }
-    target.give_back().await;
-}
-
-async fn changed(candidacy: &mut Option<Candidacy>) {
-    match candidacy {
-        Some(candidacy) => candidacy.changed().await,
-        None => pending().await,
-    }
-}
-
-fn mandate(standing: Option<Standing>) -> Mandate {
-    match standing {
-        None | Some(Standing::Elected(_)) => Mandate::Take,
-        Some(Standing::Waiting | Standing::CutOff) => Mandate::Keep,
-    }
-}
-
-/// Reads the zone, now and then, so that what is wrong there is known before we are elected, and
-/// little is left to read then.
-async fn stand_by(target: &mut Target, snapshot: &Snapshot) -> Result<Passed, TargetError> {
-    if target.is_unread() {
-        target.read(&snapshot.zone).await?;
-    }
-    Ok(Passed::Done)
-}
-
-/// Says what is held or not ours, when that is new.
-fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
-    let name = &target.config.name;
-    let held: Vec<Option<PlanId>> = plan.held.iter().map(|held| held.id).collect();
-    for set in plan.held.iter().filter(|set| !told.held.contains(&set.id)) {
-        let (count, why) = (set.entries.len(), set.why);
-        warn!(
-            "target {name}: {count} removals are held: {why}; `mesozone diff` shows them; to have \
-             them removed, stop this process and run `mesozone sync --approve ID`"
-        );
-    }
-    if told.blocked != plan.blocked.len() {
-        let each = plan.blocked.iter().take(10).map(|b| format!("{} ({})", b.key.name, b.why));
-        warn!(
-            "target {name}: {} RRsets are not ours to publish: {}",
-            plan.blocked.len(),
-            each.collect::<Vec<_>>().join(", ")
-        );
-    }
-    if plan.held.is_empty() && !told.held.is_empty() {
-        info!("target {name}: nothing is held any more");
-    }
-    told.held = held;
-    told.blocked = plan.blocked.len();
 }

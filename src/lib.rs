@@ -68,6 +68,7 @@
 //! - [`sift`]: finding the names that a server refuses
 //! - [`pass`]: reading, planning, writing and verifying once
 //! - [`server`]: the bundled server's sockets
+//! - [`keep`]: making a target follow the snapshots
 //! - [`daemon`]: what `run` runs
 //! - [`inspect`]: what a name server lets a target do
 //! - [`canvass`]: what each master and election tells
@@ -102,6 +103,7 @@ pub mod follow;
 pub mod held;
 pub mod http;
 pub mod inspect;
+pub mod keep;
 pub mod label;
 pub mod live;
 pub mod mark;

@@ -73,9 +73,9 @@ impl Quarantine {
         self.0.retain(|name, _| still(name));
     }
 
-    /// When the first of them is tried again.
-    pub fn next(&self) -> Option<Duration> {
-        self.0.values().map(|refusal| refusal.again_at).min()
+    /// When each of them is tried again.
+    pub fn dues(&self) -> impl Iterator<Item = Duration> {
+        self.0.values().map(|refusal| refusal.again_at)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Name, Rcode)> {
@@ -113,7 +113,7 @@ mod tests {
             let just_before = now + pause - Duration::from_millis(1);
             assert!(quarantine.keeps(&name, &wanted(1), just_before).is_some());
             now += pause;
-            assert_eq!(quarantine.next(), Some(now));
+            assert_eq!(quarantine.dues().collect::<Vec<_>>(), [now]);
             assert!(quarantine.keeps(&name, &wanted(1), now).is_none());
             pauses.push(pause.as_secs());
         }

@@ -289,10 +289,12 @@ impl Target {
         self.started.elapsed()
     }
 
-    /// In how long something is due, though nothing new is desired.
+    /// In how long something is due, though nothing new is desired. What is due already waits for
+    /// something else.
     pub fn next_due(&self) -> Option<Duration> {
-        let next = self.young.next().into_iter().chain(self.quarantine.next()).min();
-        next.map(|at| at.saturating_sub(self.clock()))
+        let (now, dues) =
+            (self.clock(), self.young.next().into_iter().chain(self.quarantine.dues()));
+        dues.filter(|at| *at > now).min().map(|at| at - now)
     }
 
     /// What would change, and what of it may. Needs a view: call [`Target::read`] before.

@@ -1,0 +1,187 @@
+//! Making one target follow the snapshots: when it is passed over, what is told of it, and how long
+//! a server in trouble is left alone.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::candidacy::{Candidacy, Standing};
+use crate::fence::Mandate;
+use crate::follow::stopped;
+use crate::held::PlanId;
+use crate::pass::{Order, Passed};
+use crate::plan::Plan;
+use crate::report::chain;
+use crate::snapshot::Snapshot;
+use crate::target::{Step, Target, TargetError};
+
+/// The first and the longest pause after a failure.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The longest pause before a server that cannot be reached is tried again: that costs it nothing,
+/// and it is to be brought up to date as soon as it is back.
+const RECONNECT: Duration = Duration::from_secs(2);
+
+/// The newest snapshot; none before the first.
+pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
+
+/// What a target told last, so that it is told once.
+#[derive(PartialEq, Default)]
+struct Told {
+    trouble: Option<String>,
+    held: Vec<Option<PlanId>>,
+    blocked: usize,
+}
+
+/// A target and how it fared.
+struct Keeper {
+    target: Target,
+    told: Told,
+    /// Before the next try, should this one fail.
+    pause: Duration,
+    /// How the election stood.
+    stood: Option<Standing>,
+}
+
+/// Makes one target follow the snapshots until `stop` turns true, while we are elected if there is
+/// an election; then releases its fence.
+pub(crate) async fn keep(
+    target: Target,
+    mut latest: Latest,
+    mut candidacy: Option<Candidacy>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut keeper = Keeper { target, told: Told::default(), pause: BACK_OFF.0, stood: None };
+    while !*stop.borrow() {
+        let snapshot = latest.borrow_and_update().clone();
+        let passed = keeper.pass(snapshot.as_deref(), &mut candidacy, &stop).await;
+        let passed_at = Instant::now();
+        let wait = keeper.wait(passed);
+        tokio::select! {
+            // A snapshot is no reason to hurry back to a server in trouble.
+            changed = latest.changed(), if keeper.told.trouble.is_none() => {
+                if changed.is_err() {
+                    break;
+                }
+                // After a quiet window at once; what follows closely is gathered.
+                let window = keeper.target.config.batch_window;
+                tokio::select! {
+                    () = sleep(window.saturating_sub(passed_at.elapsed())) => {}
+                    () = stopped(&mut stop) => {}
+                }
+            }
+            () = changed(&mut candidacy) => {}
+            () = sleep(wait) => {}
+            () = stopped(&mut stop) => {}
+        }
+    }
+    keeper.target.give_back().await;
+}
+
+async fn changed(candidacy: &mut Option<Candidacy>) {
+    match candidacy {
+        Some(candidacy) => candidacy.changed().await,
+        None => pending().await,
+    }
+}
+
+impl Keeper {
+    async fn pass(
+        &mut self,
+        snapshot: Option<&Snapshot>,
+        candidacy: &mut Option<Candidacy>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Passed, TargetError> {
+        let standing = candidacy.as_mut().map(Candidacy::standing);
+        if standing != self.stood {
+            (self.told, self.pause) = (Told::default(), BACK_OFF.0);
+            if standing != Some(Standing::CutOff) {
+                self.target.start_over();
+            }
+            self.stood = standing;
+        }
+        self.target.give(match standing {
+            None | Some(Standing::Elected(_)) => Mandate::Take,
+            Some(Standing::Waiting | Standing::CutOff) => Mandate::Keep,
+        });
+        let Some(snapshot) = snapshot else { return Ok(Passed::Done) };
+        self.target.count(snapshot);
+        if standing == Some(Standing::Waiting) {
+            return self.stand_by(snapshot).await;
+        }
+        let told = &mut self.told;
+        let mut tell = |target: &Target, plan: &Plan| tell_plan(target, plan, told);
+        let order = Order { candidacy: candidacy.as_ref(), ..Order::run(stop) };
+        self.target.pass(snapshot, &order, &mut tell).await
+    }
+
+    /// Reads the zone, now and then, so that what is wrong there is known before we are elected, and
+    /// little is left to read then.
+    async fn stand_by(&mut self, snapshot: &Snapshot) -> Result<Passed, TargetError> {
+        if self.target.is_unread() {
+            self.target.read(&snapshot.zone).await?;
+        }
+        Ok(Passed::Done)
+    }
+
+    /// How long until the next pass, if nothing else asks for one sooner.
+    fn wait(&mut self, passed: Result<Passed, TargetError>) -> Duration {
+        let check_interval = self.target.config.check_interval;
+        match passed {
+            Ok(passed) => {
+                self.pause = BACK_OFF.0;
+                if let Some(before) = self.told.trouble.take() {
+                    info!("target {}: well again; it was: {before}", self.target.config.name);
+                }
+                let again = Some(BACK_OFF.0).filter(|_| passed == Passed::Unfinished);
+                let due = self.target.next_due().into_iter().chain(again).min();
+                due.unwrap_or(Duration::MAX).min(check_interval)
+            }
+            Err(failure) => {
+                let text = chain(&failure);
+                if self.told.trouble.as_ref() != Some(&text) {
+                    warn!("{text}");
+                }
+                self.told.trouble = Some(text);
+                let pause = self.pause;
+                self.pause = (pause * 2).min(BACK_OFF.1);
+                match failure.step {
+                    Step::Connect => pause.min(RECONNECT),
+                    // Who stands by looks as often as ever for the fence to be released.
+                    _ if failure.is_standby() => pause.min(check_interval),
+                    _ => pause,
+                }
+            }
+        }
+    }
+}
+
+/// Says what is held or not ours, when that is new.
+fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
+    let name = &target.config.name;
+    let held: Vec<Option<PlanId>> = plan.held.iter().map(|held| held.id).collect();
+    for set in plan.held.iter().filter(|set| !told.held.contains(&set.id)) {
+        let (count, why) = (set.entries.len(), set.why);
+        warn!(
+            "target {name}: {count} removals are held: {why}; `mesozone diff` shows them; to have \
+             them removed, stop this process and run `mesozone sync --approve ID`"
+        );
+    }
+    if told.blocked != plan.blocked.len() {
+        let each = plan.blocked.iter().take(10).map(|b| format!("{} ({})", b.key.name, b.why));
+        warn!(
+            "target {name}: {} RRsets are not ours to publish: {}",
+            plan.blocked.len(),
+            each.collect::<Vec<_>>().join(", ")
+        );
+    }
+    if plan.held.is_empty() && !told.held.is_empty() {
+        info!("target {name}: nothing is held any more");
+    }
+    told.held = held;
+    told.blocked = plan.blocked.len();
+}
