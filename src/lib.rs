@@ -46,6 +46,7 @@
 //! - [`answer`]: a question into its answer
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
+//! - [`written`]: how it is written, in TOML
 //! - [`diagnosis`]: what was seen into findings
 //!
 //! Then the shells, which own sockets, clocks and files:
@@ -142,5 +143,6 @@ pub mod unknown;
 pub mod update;
 pub mod watch;
 pub mod wire;
+pub mod written;
 pub mod zone;
 pub mod zookeeper;
