@@ -6,6 +6,7 @@ mod checking;
 mod documents;
 mod election;
 mod failover;
+mod faults;
 mod faulty;
 mod following;
 mod harness;

@@ -34,6 +34,9 @@ use crate::tls::{Tls, TrustError};
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// So many troubles of one target are remembered, to be told once.
+const TROUBLES_MAX: usize = 16;
+
 /// How long a stop waits for the fences to be released before another is elected.
 const RESIGN_AFTER: Duration = Duration::from_secs(5);
 
@@ -147,9 +150,24 @@ async fn finish(tasks: &mut JoinSet<()>) {
 /// What a target told last, so that it is told once.
 #[derive(PartialEq, Default)]
 struct Told {
-    trouble: Option<String>,
+    /// Since it was well last, the newest at the end.
+    troubles: Vec<String>,
     held: Vec<Option<PlanId>>,
     blocked: usize,
+}
+
+impl Told {
+    /// A server that goes down or comes up fails in ways that alternate.
+    fn tell(&mut self, trouble: String) {
+        match self.troubles.iter().position(|told| *told == trouble) {
+            Some(at) => drop(self.troubles.remove(at)),
+            None => warn!("{trouble}"),
+        }
+        if self.troubles.len() == TROUBLES_MAX {
+            self.troubles.remove(0);
+        }
+        self.troubles.push(trouble);
+    }
 }
 
 /// Makes one target follow the snapshots, while we are elected if there is an election.
@@ -190,7 +208,7 @@ async fn keep(
         let wait = match passed {
             Ok(passed) => {
                 pause = BACK_OFF.0;
-                if let Some(before) = told.trouble.take() {
+                if let Some(before) = std::mem::take(&mut told.troubles).pop() {
                     info!("target {}: well again; it was: {before}", target.config.name);
                 }
                 let again = Some(BACK_OFF.0).filter(|_| passed == Passed::Unfinished);
@@ -198,21 +216,14 @@ async fn keep(
                 due.unwrap_or(Duration::MAX).min(target.config.check_interval)
             }
             Err(failure) => {
-                let text = chain(&failure);
-                if told.trouble.as_ref() != Some(&text) {
-                    warn!("{text}");
-                }
-                told.trouble = Some(text);
+                told.tell(chain(&failure));
+                let wait = pause;
                 pause = (pause * 2).min(BACK_OFF.1);
-                // Who stands by looks no less often for the fence to be released.
-                let longest = match failure.is_standby() {
-                    true => target.config.check_interval,
-                    false => BACK_OFF.1,
-                };
-                (pause / 2).min(longest)
+                // What ends a trouble, or releases the fence, is seen as soon as any change.
+                wait.min(target.config.check_interval)
             }
         };
-        let failing = told.trouble.is_some();
+        let failing = !told.troubles.is_empty();
         tokio::select! {
             // A snapshot is no reason to hurry back to a server in trouble.
             changed = latest.changed(), if !failing => {
