@@ -4,6 +4,7 @@
 mod operator;
 mod stage;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,6 @@ impl Scenario {
 }
 
 /// Every fault there is, for the table.
-#[cfg_attr(test, expect(dead_code, reason = "the tests take them by kind"))]
 pub(crate) fn all() -> Vec<Scenario> {
     [lost(), answers(), silences(), servers(), zones(), transfers(), others()]
         .into_iter()
@@ -339,6 +339,13 @@ fn check(at_once: usize, scenarios: &[Scenario]) {
             (0..at_once).for_each(|_| drop(scope.spawn(play)));
         });
     });
+}
+
+#[test]
+fn no_two_rows_of_the_table_have_one_name() {
+    let all = all();
+    let names: HashSet<&str> = all.iter().map(|scenario| scenario.fault.as_str()).collect();
+    assert_eq!(names.len(), all.len());
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod asking;
 mod cases;
 mod checking;
 mod documents;
+mod drifting;
 mod election;
 mod failover;
 mod faults;
