@@ -42,7 +42,7 @@ fn main() {
         peers = Peer::ALL.to_vec();
     }
     println!(
-        "{:<48}{:<10}{:>7}{:>8}{:>10}{:>9}  what mesozone said",
+        "{:<52}{:<10}{:>7}{:>8}{:>10}{:>9}  what mesozone said",
         "fault", "server", "zone s", "well s", "messages", "foreign"
     );
     for scenario in faults::all().iter().filter(|scenario| scenario.fault.contains(&words)) {
@@ -51,7 +51,7 @@ fn main() {
             let played: Vec<_> = peers.iter().map(|peer| (*peer, on(*peer))).collect();
             for (peer, outcome) in played {
                 let row = outcome.join().expect("a fault that ends").row();
-                println!("{:<48}{:<10}{row}", scenario.fault, format!("{peer:?}"));
+                println!("{:<52}{:<10}{row}", scenario.fault, format!("{peer:?}"));
             }
         });
     }

@@ -175,7 +175,8 @@ impl Stage {
     pub(crate) fn is_well(&mut self) -> bool {
         let log = self.log();
         let last = |part: &str| log.iter().rposition(|line| line.contains(part));
-        last("published").is_some()
+        // Where all was carried out, nothing is left to publish.
+        last("published").or(last("well again")).is_some()
             && last("WARN target lab, server").is_none_or(|told| last("well again") > Some(told))
             && self.is_desired()
     }
