@@ -94,9 +94,9 @@ pub(crate) enum How {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     Break(Moment, How),
-    /// The message is never passed on, and the connection stays open.
+    /// The message is never passed on, and the connection stays open whatever the server does.
     SwallowRequest,
-    /// The reply is never passed on, and the connection stays open.
+    /// The reply is never passed on, and the connection stays open whatever the server does.
     SwallowReply,
     /// The message waits for [`Proxy::deliver`], and so does what comes behind it.
     Hold,
@@ -107,6 +107,8 @@ pub(crate) enum Fault {
     Flip(usize),
     /// NOERROR without a signature, and nothing is passed on.
     Forge,
+    /// The reply is passed on behind the next one.
+    Overtaken,
 }
 
 struct Armed {
@@ -132,6 +134,8 @@ struct Line {
     /// Messages that will yet be sent to the server, whatever becomes of the client.
     held: AtomicUsize,
     is_reset: AtomicBool,
+    /// The client is to wait, though the server has closed its end.
+    is_silent: AtomicBool,
     /// Either thread may answer.
     answering: Mutex<()>,
 }
@@ -183,6 +187,11 @@ impl Proxy {
     /// Has the fault strike a message to come. Several can be armed at once.
     pub(crate) fn arm(&self, which: Which, fault: Fault) {
         lock(&self.record.armed).push(Armed { which, fault });
+    }
+
+    /// How many faults have not struck yet.
+    pub(crate) fn armed(&self) -> usize {
+        lock(&self.record.armed).len()
     }
 
     /// How many faults have not struck; they no longer will.
@@ -321,8 +330,8 @@ fn connect(
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
     }
-    let (held, is_reset, answering) = Default::default();
-    let line = Arc::new(Line { number, client, server, held, is_reset, answering });
+    let (held, is_reset, is_silent, answering) = Default::default();
+    let line = Arc::new(Line { number, client, server, held, is_reset, is_silent, answering });
     lock(&record.lines).push(Arc::downgrade(&line));
     let (shared, asking) = (Arc::clone(record), Arc::clone(&line));
     thread::spawn(move || {
@@ -339,7 +348,9 @@ fn connect(
         line.held.store(0, Ordering::Release);
         drop(lock(&shared.exchanges));
         shared.answered.notify_all();
-        if !line.is_reset.load(Ordering::Acquire) {
+        let is_left =
+            line.is_reset.load(Ordering::Acquire) || line.is_silent.load(Ordering::Acquire);
+        if !is_left {
             line.end();
         }
     });
@@ -363,7 +374,10 @@ fn ask(line: &Arc<Line>, record: &Record) -> io::Result<()> {
                 line.break_off(how);
                 return Ok(());
             }
-            Some(Fault::SwallowRequest) => record.be_silent(),
+            Some(Fault::SwallowRequest) => {
+                line.is_silent.store(true, Ordering::Release);
+                record.be_silent();
+            }
             Some(Fault::Hold) => {
                 line.held.fetch_add(1, Ordering::AcqRel);
                 lock(&record.held).push(Held { line: Arc::clone(line), framed });
@@ -380,6 +394,7 @@ fn ask(line: &Arc<Line>, record: &Record) -> io::Result<()> {
 
 /// Passes the server's replies on, in one piece with their length.
 fn answer(line: &Line, record: &Record) -> io::Result<()> {
+    let mut overtaken = None;
     loop {
         let mut framed = read_message(&line.server)?;
         let (fault, replies) = record.answered(line.number, &framed[2..]);
@@ -394,6 +409,7 @@ fn answer(line: &Line, record: &Record) -> io::Result<()> {
                 return part;
             }
             Some(Fault::SwallowReply) => {
+                line.is_silent.store(true, Ordering::Release);
                 record.be_silent();
                 Ok(())
             }
@@ -402,8 +418,16 @@ fn answer(line: &Line, record: &Record) -> io::Result<()> {
                 framed[2 + bit / 8] ^= 1 << (bit % 8);
                 line.answer(&framed)
             }
+            Some(Fault::Overtaken) => {
+                overtaken = Some(framed);
+                continue;
+            }
             _ => line.answer(&framed),
         };
+        let passed = passed.and_then(|()| match overtaken.take() {
+            Some(earlier) => line.answer(&earlier),
+            None => Ok(()),
+        });
         // Whoever held a message back wants its reply noted, if only here.
         if line.held.load(Ordering::Acquire) == 0 {
             passed?;

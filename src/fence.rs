@@ -244,7 +244,9 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         _ => {}
     }
     if found.instance == claim.instance && found.until != Until::Released {
-        return Ok(found.clone());
+        // In a zone that was set back an older epoch of ours may still be on messages under way.
+        let is_set_back = found.epoch < held_epoch;
+        return Ok(if is_set_back { take(held_epoch + 1, found.adoption) } else { found.clone() });
     }
     if claim.mandate == Mandate::Keep {
         return Err(FenceError::NotElected);
@@ -336,6 +338,8 @@ mod tests {
         check(Found::Absent, sync, None, Ok(1));
         check(Found::Absent, Until::Run, Some(fence("a", 1, 5, Until::Run)), Ok(6));
         check(found("a", 1, Until::Run), Until::Run, None, Ok(5));
+        check(found("a", 1, Until::Run), Until::Run, Some(fence("a", 1, 3, Until::Run)), Ok(5));
+        check(found("a", 1, Until::Run), Until::Run, Some(fence("a", 1, 9, Until::Run)), Ok(10));
         check(found("a", 1, Until::Released), sync, None, Ok(6));
         check(found("a", 2, Until::Released), sync, None, Ok(6));
         check(found("a", 2, Until::Time(999)), sync, None, Ok(6));

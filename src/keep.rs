@@ -22,6 +22,9 @@ use crate::target::{Step, Target, TargetError};
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// So many troubles of one target are remembered, to be told once.
+const TROUBLES_MAX: usize = 16;
+
 /// The longest pause before a server that cannot be reached is tried again: that costs it nothing,
 /// and it is to be brought up to date as soon as it is back.
 const RECONNECT: Duration = Duration::from_secs(2);
@@ -32,9 +35,24 @@ pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
 /// What a target told last, so that it is told once.
 #[derive(PartialEq, Default)]
 struct Told {
-    trouble: Option<String>,
+    /// Since it was well last, the newest at the end.
+    troubles: Vec<String>,
     held: Vec<Option<PlanId>>,
     blocked: usize,
+}
+
+impl Told {
+    /// A server that goes down or comes up fails in ways that alternate.
+    fn tell(&mut self, trouble: String) {
+        match self.troubles.iter().position(|told| *told == trouble) {
+            Some(at) => drop(self.troubles.remove(at)),
+            None => warn!("{trouble}"),
+        }
+        if self.troubles.len() == TROUBLES_MAX {
+            self.troubles.remove(0);
+        }
+        self.troubles.push(trouble);
+    }
 }
 
 /// A target and how it fared.
@@ -63,7 +81,7 @@ pub(crate) async fn keep(
         let wait = keeper.wait(passed);
         tokio::select! {
             // A snapshot is no reason to hurry back to a server in trouble.
-            changed = latest.changed(), if keeper.told.trouble.is_none() => {
+            changed = latest.changed(), if keeper.told.troubles.is_empty() => {
                 if changed.is_err() {
                     break;
                 }
@@ -134,7 +152,7 @@ impl Keeper {
         match passed {
             Ok(passed) => {
                 self.pause = BACK_OFF.0;
-                if let Some(before) = self.told.trouble.take() {
+                if let Some(before) = std::mem::take(&mut self.told.troubles).pop() {
                     info!("target {}: well again; it was: {before}", self.target.config.name);
                 }
                 let again = Some(BACK_OFF.0).filter(|_| passed == Passed::Unfinished);
@@ -142,19 +160,14 @@ impl Keeper {
                 due.unwrap_or(Duration::MAX).min(check_interval)
             }
             Err(failure) => {
-                let text = chain(&failure);
-                if self.told.trouble.as_ref() != Some(&text) {
-                    warn!("{text}");
-                }
-                self.told.trouble = Some(text);
+                self.told.tell(chain(&failure));
                 let pause = self.pause;
                 self.pause = (pause * 2).min(BACK_OFF.1);
-                match failure.step {
-                    Step::Connect => pause.min(RECONNECT),
-                    // Who stands by looks as often as ever for the fence to be released.
-                    _ if failure.is_standby() => pause.min(check_interval),
-                    _ => pause,
-                }
+                // What ends a trouble, or releases the fence, is seen as soon as any change.
+                pause.min(match failure.step {
+                    Step::Connect => RECONNECT.min(check_interval),
+                    _ => check_interval,
+                })
             }
         }
     }

@@ -107,8 +107,14 @@ impl Target {
     fn compare(&mut self, known: View, desired: &Zone) {
         let (Some(view), Some(held)) = (&mut self.view, &self.held) else { return };
         let is_held = |found: &Found| matches!(found, Found::Fence(fence) if fence == held);
-        if self.doubt || !is_held(&known.fence) || !is_held(&view.fence) {
+        let is_gone = view.fence == Found::Absent;
+        if self.doubt || !is_held(&known.fence) || !(is_gone || is_held(&view.fence)) {
             return;
+        }
+        if is_gone {
+            self.drift_count += 1;
+            let (target, zone) = (&self.config.name, &self.config.scope.zone);
+            warn!("target {target}, zone {zone}: somebody else removed the fence");
         }
         let mut before = known.current;
         before.rebase(desired);

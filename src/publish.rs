@@ -96,6 +96,10 @@ impl Target {
         stop: &watch::Receiver<bool>,
     ) -> Result<Applied, TargetError> {
         let (found, mut fence) = self.claim(hold.until())?;
+        if matches!(&found, Found::Fence(found) if *found == fence) {
+            // Ours, if of an epoch that we never heard was taken.
+            self.held = Some(fence.clone());
+        }
         if approved.adopts() {
             fence.adoption = Adoption::Adopted;
             self.created.clear();

@@ -105,7 +105,7 @@ pub enum Cause {
     Connection(#[from] ConnectionError),
     #[error(transparent)]
     Fence(#[from] FenceError),
-    #[error("the fence changed under us: another publisher has taken it")]
+    #[error("the fence changed under us: another publisher has taken it, or the zone was set back")]
     FenceLost,
     #[error("the server answered {rcode} to a message that changes {names}{hint}", hint = update_hint(*.rcode, *.also))]
     Refused { rcode: Rcode, names: String, also: Also },
@@ -150,13 +150,6 @@ fn update_hint(rcode: Rcode, also: Also) -> &'static str {
         (Also::Unknown, Rcode::SERVFAIL) => ": its log says why",
         (Also::Unknown, Rcode::NOTIMP) => ": it does not do dynamic updates; make it a secondary",
         _ => "",
-    }
-}
-
-impl TargetError {
-    /// Whether another process of the same owner publishes, which is no failure of anything.
-    pub fn is_standby(&self) -> bool {
-        matches!(*self.cause, Cause::Fence(FenceError::Held(_) | FenceError::NotElected))
     }
 }
 
