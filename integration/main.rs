@@ -16,6 +16,7 @@ mod peer;
 mod proxy;
 mod publishing;
 mod quickstart;
+mod refusals;
 mod running;
 mod server;
 mod signed;
