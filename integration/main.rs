@@ -22,6 +22,7 @@ mod peer;
 mod proxy;
 mod publishing;
 mod quickstart;
+mod refusals;
 mod rivals;
 mod running;
 mod sequences;

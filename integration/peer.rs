@@ -2,6 +2,7 @@
 //! `examples/`, so that what is shipped is what is tested.
 
 mod ask;
+mod policy;
 mod shipped;
 
 pub(crate) use ask::nsupdate;

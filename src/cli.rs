@@ -1,5 +1,6 @@
 //! The command line: what each command asks of the library, and what it prints.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -576,7 +577,8 @@ async fn sync_pass(
     let mut tell = |target: &Target, plan: &Plan| {
         let server = target.server();
         let Some(about) = about(target, &server, snapshot) else { return };
-        text = report::text(&about, plan, style());
+        // Each round's, when a server had refused some of the one before.
+        text += &report::text(&about, plan, style());
         ending = if plan.holds() { Ending::Changes } else { Ending::Well };
         let released = plan.approved.adopts() || plan.released_count > 0;
         for approve in asked.approve.iter().filter(|_| !released) {
@@ -585,15 +587,21 @@ async fn sync_pass(
     };
     let passed = target.pass(snapshot, &Order::sync(&approvals, stop), &mut tell).await?;
     for (name, rcode) in target.refused_names() {
-        text += &(report::refusal(name, rcode) + "\n");
+        text += &(style().paint("33", &report::refusal(name, rcode)) + "\n");
         ending = Ending::Changes;
     }
     match passed {
         Passed::Stopped => bail!("stopped before everything was sent"),
         Passed::Unfinished => bail!("the server refuses too many names: {text}"),
-        Passed::Done => say(&text)?,
+        Passed::Done => say(&once(&text))?,
     }
     Ok(ending)
+}
+
+/// Each line where it is first.
+fn once(text: &str) -> String {
+    let mut told = HashSet::new();
+    text.lines().filter(|line| told.insert(*line)).map(|line| format!("{line}\n")).collect()
 }
 
 async fn run_daemon(config: &Config) -> Result<Ending> {

@@ -83,6 +83,9 @@ pub struct Answered {
     pub id: u16,
     pub rcode: Rcode,
     pub latency: Duration,
+    /// The key is refused, at all, or, by Knot's `acl`, for what this message changes. Nobody has
+    /// signed that, and only another message tells which.
+    pub denied: Option<TsigError>,
 }
 
 /// The SOA that a server answered.
@@ -309,8 +312,13 @@ impl Connection {
         let header = Header::parse(&reply)?;
         let at = self.unanswered.iter().position(|sent| sent.id == header.id);
         let sent = at.and_then(|at| self.unanswered.remove(at)).ok_or(ConnectionError::OtherId)?;
-        Verifier::new(key, sent.mac).take(&reply, now())?;
-        Ok(Answered { id: sent.id, rcode: header.rcode(), latency: sent.sent_at.elapsed() })
+        let denied = match Verifier::new(key, sent.mac).take(&reply, now()) {
+            Ok(_) => None,
+            Err(denied @ TsigError::BadKey { .. }) => Some(denied),
+            Err(error) => return Err(error.into()),
+        };
+        let latency = sent.sent_at.elapsed();
+        Ok(Answered { id: sent.id, rcode: header.rcode(), latency, denied })
     }
 
     /// An id that no unanswered update has.

@@ -413,6 +413,20 @@ pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<F
             format!("`mesozone diff` lists all{approve}"),
         ));
     }
+    let missing = plan.approved.changes().iter().filter(|change| change.added().next().is_some());
+    let missing: Vec<(&Key, usize)> = missing.map(|c| (&c.key, c.added().count())).collect();
+    let is_kept = matches!(&view.fence, Found::Fence(fence)
+        if fence.owner == about.scope.owner && fence.until == Until::Run);
+    if is_kept && !missing.is_empty() {
+        let number: usize = missing.iter().map(|(_, count)| count).sum();
+        let them = count(number, "desired record is", "desired records are");
+        let each = missing.iter().map(|(key, _)| format!("{} {}", key.name, key.rtype));
+        found.push(Finding::warning(
+            about.text(),
+            format!("{them} not in the zone: refused, or not published yet: {}", some(each)),
+            "the log of the `run` that holds the fence tells which names are refused, and why",
+        ));
+    }
     if !plan.cut.is_empty() {
         let each = plan.cut.iter().map(|cut| {
             let Key { name, rtype } = &cut.key;

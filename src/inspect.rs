@@ -188,9 +188,9 @@ impl<'t> Inspection<'t> {
                 c.receive_update(key).await
             });
             match answered.await {
+                Ok(answered) if answered.denied.is_some() => return Right::DeniedKey,
                 Ok(answered) if probe::grants(answered.rcode) => {}
                 Ok(answered) => return Right::Denied(answered.rcode),
-                Err(ConnectionError::Tsig(TsigError::BadKey { .. })) => return Right::DeniedKey,
                 Err(error) => return Right::Unknown(chain(&error)),
             }
         }

@@ -11,7 +11,7 @@ use crate::connection::{Answered, ConnectionError};
 use crate::fence::{Adoption, Fence, Found, Until};
 use crate::plan::{Approved, Change};
 use crate::report::chain;
-use crate::rr::Rdata;
+use crate::rr::{Rdata, Rrset};
 use crate::target::{Also, Cause, Hold, Step, Target, TargetError};
 use crate::update::{self, Batch, FenceStep, Limits, Packer};
 use crate::wire::Rcode;
@@ -216,7 +216,8 @@ impl Target {
         };
         let since = std::mem::replace(&mut burst.last_answer, Instant::now()).elapsed();
         match answered.rcode {
-            Rcode::NOERROR => {
+            // NOERROR that is none: who refuses the key has signed nothing.
+            Rcode::NOERROR if answered.denied.is_none() => {
                 self.pace.answered(sent.batch.record_count, answered.latency, since);
                 self.accepted += 1;
                 burst.accepted |= sent.batch.record_count > 0;
@@ -255,7 +256,8 @@ impl Target {
     fn commit(&mut self, batch: &Batch) {
         let Some(view) = &mut self.view else { return };
         for change in &batch.changes {
-            view.current.set(&change.key, change.new.clone());
+            let reached = reached(view.current.get(&change.key), change);
+            view.current.set(&change.key, reached);
             if self.quarantine.release(&change.key.name) {
                 let (target, name) = (&self.config.name, &change.key.name);
                 info!(target, %name, "the server takes this name now");
@@ -340,6 +342,19 @@ impl Target {
                 Err(self.error(Step::Fence, Cause::Refused { rcode, names, also }))
             }
         }
+    }
+}
+
+/// What a change makes of an RRset, which is not always what was planned: one of the steps of a
+/// large change may have been refused and the next accepted.
+fn reached(now: Option<&Rrset>, change: &Change) -> Option<Rrset> {
+    match (now, &change.old, &change.new) {
+        (Some(now), Some(old), Some(new)) if now != old && old.ttl() == new.ttl() => {
+            let gone: Vec<&Rdata> = change.removed().collect();
+            let left = now.rdata().iter().filter(|rdata| !gone.contains(rdata));
+            Rrset::new(new.ttl(), left.chain(change.added()).cloned().collect())
+        }
+        _ => change.new.clone(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::wire::Rcode;
 use crate::zone::Key;
 
 /// The first and the longest pause before a refused name is tried again.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
+const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3_600));
 
 /// What a name was to become.
 pub type Wanted = BTreeMap<Key, Option<Rrset>>;
@@ -24,6 +24,8 @@ pub struct Refusal {
     refused_at: Duration,
     /// When it is tried again.
     again_at: Duration,
+    /// What the plan under way wants of it, before anything is held back or split.
+    offered: Option<Wanted>,
 }
 
 impl Refusal {
@@ -52,14 +54,25 @@ impl Quarantine {
         self.0.contains_key(name)
     }
 
+    /// Notes what a plan wants of a name. What is then sent of it may be less, and by that it
+    /// would not be known again.
+    pub fn offer(&mut self, name: &Name, wanted: Wanted) {
+        if let Some(refusal) = self.0.get_mut(name) {
+            refusal.offered = Some(wanted);
+        }
+    }
+
     /// The server refused this at `now`. Answers when it is tried again, from now on.
-    pub fn refuse(&mut self, name: Name, wanted: Wanted, rcode: Rcode, now: Duration) -> Duration {
+    pub fn refuse(&mut self, name: Name, sent: Wanted, rcode: Rcode, now: Duration) -> Duration {
+        let offered = self.0.get_mut(&name).and_then(|refusal| refusal.offered.take());
+        let wanted = offered.unwrap_or(sent);
         let before = self.0.get(&name).filter(|refusal| refusal.wanted == wanted);
         let tries = before.map_or(1, |refusal| refusal.tries.saturating_add(1));
         let doubled = PAUSES.0 * 2_u32.saturating_pow(tries - 1).min(1 << 16);
         let pause = doubled.min(PAUSES.1);
-        self.0
-            .insert(name, Refusal { rcode, wanted, tries, refused_at: now, again_at: now + pause });
+        let (refused_at, again_at) = (now, now + pause);
+        let refusal = Refusal { rcode, wanted, tries, refused_at, again_at, offered: None };
+        self.0.insert(name, refusal);
         pause
     }
 
@@ -73,9 +86,10 @@ impl Quarantine {
         self.0.retain(|name, _| still(name));
     }
 
-    /// When each of them is tried again.
-    pub fn dues(&self) -> impl Iterator<Item = Duration> {
-        self.0.values().map(|refusal| refusal.again_at)
+    /// When the next of them is due, after `now`. What is due and was not tried is held back by
+    /// something else, which this does not end.
+    pub fn next(&self, now: Duration) -> Option<Duration> {
+        self.0.values().map(|refusal| refusal.again_at).filter(|at| *at > now).min()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Name, Rcode)> {
@@ -108,33 +122,49 @@ mod tests {
         let (mut quarantine, mut now) = (Quarantine::default(), Duration::ZERO);
         let name: Name = "a.mesos".parse().unwrap();
         let mut pauses = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..11 {
             let pause = quarantine.refuse(name.clone(), wanted(1), Rcode::REFUSED, now);
             let just_before = now + pause - Duration::from_millis(1);
             assert!(quarantine.keeps(&name, &wanted(1), just_before).is_some());
+            assert_eq!(quarantine.next(now), Some(now + pause));
             now += pause;
-            assert_eq!(quarantine.dues().collect::<Vec<_>>(), [now]);
+            assert_eq!(quarantine.next(now), None, "what is due is no reason to hurry");
             assert!(quarantine.keeps(&name, &wanted(1), now).is_none());
             pauses.push(pause.as_secs());
         }
-        assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]);
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]);
         assert!(quarantine.release(&name) && !quarantine.release(&name));
     }
 
     #[test]
-    fn what_is_wanted_otherwise_waits_a_minute_at_most_and_starts_anew() {
+    fn what_is_wanted_otherwise_waits_the_first_pause_at_most_and_starts_anew() {
         let mut quarantine = Quarantine::default();
         let name: Name = "a.mesos".parse().unwrap();
         for _ in 0..3 {
             quarantine.refuse(name.clone(), wanted(1), Rcode::REFUSED, Duration::ZERO);
         }
         let at = |secs| Duration::from_secs(secs);
-        assert!(quarantine.keeps(&name, &wanted(2), at(59)).is_some());
-        assert!(quarantine.keeps(&name, &wanted(2), at(60)).is_none());
-        assert!(quarantine.keeps(&name, &wanted(1), at(60)).is_some());
-        let pause = quarantine.refuse(name.clone(), wanted(2), Rcode::SERVFAIL, at(60));
+        assert!(quarantine.keeps(&name, &wanted(2), at(9)).is_some());
+        assert!(quarantine.keeps(&name, &wanted(2), at(10)).is_none());
+        assert!(quarantine.keeps(&name, &wanted(1), at(10)).is_some());
+        let pause = quarantine.refuse(name.clone(), wanted(2), Rcode::SERVFAIL, at(10));
         assert_eq!(pause, PAUSES.0);
         quarantine.retain(|_| false);
         assert!(quarantine.is_empty());
+    }
+
+    #[test]
+    fn a_name_of_which_a_part_is_held_back_waits_ever_longer_too() {
+        let mut quarantine = Quarantine::default();
+        let name: Name = "a.mesos".parse().unwrap();
+        let (mut now, mut pauses) = (Duration::ZERO, Vec::new());
+        for _ in 0..4 {
+            quarantine.offer(&name, wanted(1));
+            now += quarantine.refuse(name.clone(), wanted(2), Rcode::REFUSED, now);
+            pauses.push(now.as_secs());
+            let early = now - Duration::from_secs(1);
+            assert!(quarantine.keeps(&name, &wanted(1), early).is_some());
+        }
+        assert_eq!(pauses, [10, 20, 40, 80], "the first is known by what was sent of it");
     }
 }

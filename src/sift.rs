@@ -1,20 +1,27 @@
 //! Finding the names that a server refuses: a message refused for its content is halved until the
 //! name at fault stands alone, and that one is set apart, so that all others go on.
 
+use std::collections::BTreeSet;
+
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::fence::Fence;
+use crate::name::Name;
 use crate::plan::{Change, wanted};
 use crate::publish::{Applied, Burst, names};
+use crate::rr::{Rrset, Type};
 use crate::target::{Also, Cause, RRSET_MAX_OF_BIND, Step, Target, TargetError};
 use crate::update::Batch;
 use crate::wire::Rcode;
+use crate::zone::Key;
 
 /// So many names are found in one pass; other refused messages wait for the next.
 const NAMES_MAX: usize = 20;
 /// A known RRset no larger than this shows whether the server takes records at all.
 const SAMPLE_MAX: usize = 10;
+/// So many of them are tried.
+const SAMPLES_MAX: usize = 4;
 
 impl Target {
     /// Goes on with a burst of which messages were refused, one message at a time.
@@ -27,7 +34,10 @@ impl Target {
         let Some((rcode, first)) = burst.refused.front() else {
             return Ok(self.finish(burst, false));
         };
-        let (rcode, named) = (*rcode, names(first));
+        let (rcode, named) = match first.changes.is_empty() {
+            true => (*rcode, "no name".to_owned()),
+            false => (*rcode, names(first)),
+        };
         if rcode == Rcode::NOTIMP {
             return Err(self.refused(rcode, named, Also::Unknown));
         }
@@ -37,7 +47,8 @@ impl Target {
         let (mut found, mut left) = (Vec::new(), 0);
         while !(burst.refused.is_empty() && burst.is_over()) {
             if *stop.borrow() {
-                return Ok(self.finish(burst, true));
+                self.finish(burst, true);
+                return Ok(Applied::Stopped);
             }
             let batch = match burst.refused.pop_front() {
                 Some((_, batch)) if found.len() >= NAMES_MAX => {
@@ -48,12 +59,16 @@ impl Target {
                 Some((_, batch)) => batch,
                 None => burst.take(self.pace.limits()),
             };
-            let Some(rcode) = self.try_alone(burst, batch.clone()).await? else { continue };
-            if self.cuts(rcode, &batch) {
-                self.view = None;
-                return Ok(Applied::PlanAgain);
+            let batch = without(batch, &found);
+            if batch.changes.is_empty() {
+                continue;
             }
+            let Some(rcode) = self.try_alone(burst, batch.clone()).await? else { continue };
             match batch.halves() {
+                None if self.cuts(rcode, &batch) => {
+                    self.view = None;
+                    return Ok(Applied::PlanAgain);
+                }
                 None => found.push((rcode, batch)),
                 Some((first, second)) => {
                     burst.refused.push_front((rcode, second));
@@ -63,7 +78,9 @@ impl Target {
         }
         self.set_apart(burst, found).await?;
         let applied = self.finish(burst, false);
-        Ok(if left > 0 { Applied::PlanAgain } else { applied })
+        // The steps of a large change may have come in another order.
+        let unsure = left > 0 || !burst.packer.split_names().is_empty();
+        Ok(if unsure { Applied::PlanAgain } else { applied })
     }
 
     /// A real change, which carries no record: who refuses that refuses everything.
@@ -99,7 +116,7 @@ impl Target {
         Ok(refused.front().map(|(rcode, _)| *rcode))
     }
 
-    /// Whether RRsets are cut from now on, since this one was too large for the server.
+    /// Whether RRsets are cut from now on, since that of this one name was too large for the server.
     fn cuts(&mut self, rcode: Rcode, batch: &Batch) -> bool {
         let is_large = |change: &Change| {
             change.new.as_ref().is_some_and(|new| new.rdata().len() > RRSET_MAX_OF_BIND)
@@ -139,29 +156,41 @@ impl Target {
     }
 
     /// Whether the server takes a record that it has already, of a type that it refused if there
-    /// is one.
+    /// is one. A few are tried: it may refuse their names as well.
     async fn takes_records(
         &mut self,
         burst: &mut Burst,
         found: &[(Rcode, Batch)],
     ) -> Result<Proof, TargetError> {
+        let mut tried: Vec<Key> = Vec::new();
+        while tried.len() < SAMPLES_MAX
+            && let Some((key, set)) = self.sample(found, &tried)
+        {
+            tried.push(key.clone());
+            let sample = Batch::of(&[Change { key, old: None, new: Some(set) }]);
+            if self.try_alone(burst, sample).await?.is_none() {
+                return Ok(Proof::Taken);
+            }
+        }
+        Ok(Proof::Refused)
+    }
+
+    /// A small RRset that the server has, of a type and at no name that it refused.
+    fn sample(&self, found: &[(Rcode, Batch)], tried: &[Key]) -> Option<(Key, Rrset)> {
         let changes = || found.iter().flat_map(|(_, batch)| &batch.changes);
-        let Some(view) = &self.view else { return Ok(Proof::Refused) };
-        let fits = |rtype| {
+        let view = self.view.as_ref()?;
+        let is_apart = |name: &Name| {
+            self.quarantine.contains(name)
+                || changes().map(|change| &change.key).chain(tried).any(|key| key.name == *name)
+        };
+        let types: BTreeSet<Type> = changes().map(|change| change.key.rtype).collect();
+        types.into_iter().find_map(|rtype| {
             view.current.find(|key, set| {
-                rtype == key.rtype
+                key.rtype == rtype
                     && set.rdata().len() <= SAMPLE_MAX
                     && self.config.scope.check(key, &view.foreign).is_ok()
-                    && changes().all(|change| change.key.name != key.name)
+                    && !is_apart(&key.name)
             })
-        };
-        let Some((key, set)) = changes().find_map(|change| fits(change.key.rtype)) else {
-            return Ok(Proof::Refused);
-        };
-        let sample = Batch::of(&[Change { key, old: None, new: Some(set) }]);
-        Ok(match self.try_alone(burst, sample).await? {
-            None => Proof::Taken,
-            Some(_) => Proof::Refused,
         })
     }
 
@@ -177,6 +206,21 @@ impl Target {
 enum Proof {
     Taken,
     Refused,
+}
+
+/// A batch without the names that were found to be at fault: of a name that goes in several
+/// steps, those behind the refused one.
+fn without(batch: Batch, found: &[(Rcode, Batch)]) -> Batch {
+    let is_found = |change: &Change| {
+        found.iter().any(|(_, found)| found.changes[0].key.name == change.key.name) // Of one name.
+    };
+    match batch.changes.iter().any(is_found) {
+        true => {
+            let left = batch.changes.into_iter().filter(|change| !is_found(change));
+            Batch::of(&left.collect::<Vec<_>>())
+        }
+        false => batch,
+    }
 }
 
 fn hint(rcode: Rcode) -> &'static str {

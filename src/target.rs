@@ -131,8 +131,8 @@ fn update_hint(rcode: Rcode, also: Also) -> &'static str {
         }
         (Also::Everything, _) => {
             ", and to a change of the fence alone: the zone is frozen, or this server is not its \
-             primary, or this key may not update it (A, AAAA, SRV and TXT at and below the domain \
-             are needed)"
+             primary, or does not know this key, or does not let it update (A, AAAA, SRV and TXT \
+             at and below the domain are needed)"
         }
         (Also::Records, _) => {
             ", though it takes the fence: the key may change TXT, but not A, AAAA and SRV, or the \
@@ -282,12 +282,11 @@ impl Target {
         self.started.elapsed()
     }
 
-    /// In how long something is due, though nothing new is desired. What is due already waits for
-    /// something else.
+    /// In how long something is due, though nothing new is desired.
     pub fn next_due(&self) -> Option<Duration> {
-        let (now, dues) =
-            (self.clock(), self.young.next().into_iter().chain(self.quarantine.dues()));
-        dues.filter(|at| *at > now).min().map(|at| at - now)
+        let now = self.clock();
+        let next = self.young.next().into_iter().chain(self.quarantine.next(now)).min();
+        next.map(|at| at.saturating_sub(now))
     }
 
     /// What would change, and what of it may. Needs a view: call [`Target::read`] before.
@@ -307,6 +306,9 @@ impl Target {
         if !self.quarantine.is_empty() {
             let differing: BTreeSet<&Name> = diff.changes.iter().map(|c| &c.key.name).collect();
             self.quarantine.retain(|name| differing.contains(name));
+            for group in diff.changes.chunk_by(|a, b| a.key.name == b.key.name) {
+                self.quarantine.offer(&group[0].key.name, plan::wanted(group));
+            }
         }
         diff.set_apart(&self.quarantine, now);
         let gate = Gate {

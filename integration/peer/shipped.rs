@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const ADMIN_SECRET: &str = "b25seS10aGUtdGVzdHMtaGF2ZS10aGlzLXNlY3JldCE=";
+/// Where BIND is controlled: beside its own address, so that the claim to its port is one to this.
+pub(super) const CONTROL: &str = "127.0.0.2";
 const WRONG_SECRET: &str = "dGhpcy1pcy1ub3QtdGhlLXNlY3JldC1pdC1rbm93cyE=";
 
 /// A file under `examples/`.
@@ -18,7 +20,7 @@ pub(crate) fn example(path: &str) -> String {
 
 /// Replaces each text by the one beside it, and fails where an example no longer has it.
 #[track_caller]
-fn rewrite(text: String, changes: &[(&str, &str)]) -> String {
+pub(super) fn rewrite(text: String, changes: &[(&str, &str)]) -> String {
     changes.iter().fold(text, |text, (from, to)| {
         assert!(text.contains(from), "no {from:?} in:\n{text}");
         text.replace(from, to)
@@ -118,7 +120,7 @@ impl Layout<'_> {
                      listen-on port {port} {{ {ip}; }};
                      recursion no; notify no; dnssec-validation no;
                  }};
-                 controls {{ }};
+                 controls {{ inet {CONTROL} port {port} allow {{ 127.0.0.0/8; }} keys {{ admin; }}; }};
                  include \"{dir}/admin.key\";
                  include \"{dir}/named.conf.local\";\n"
             ),
@@ -230,7 +232,7 @@ pub(crate) fn accepts(peer: Peer, dir: &Path) {
 }
 
 #[track_caller]
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     assert!(output.status.success(), "{command:?} fails: {output:?}");
 }
