@@ -479,7 +479,8 @@ fn secrets_that_others_can_read_are_warned_of_and_absent_ones_fail() {
 #[test]
 fn a_configuration_that_is_none_ends_the_check() {
     let site = Site::start(Peer::Bind, &Setup::default());
-    site.add("[zone]\ndomian = \"mesos\"\n");
+    site.add("[ha]\nowmer = \"mesos\"\n");
     let ran = site.run(&["check"]).exits(2);
-    assert!(ran.stdout.is_empty() && ran.stderr.contains("did you mean `domain`"), "{ran:#?}");
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("did you mean `owner`"), "{ran:#?}");
+    assert_eq!(ran.stderr.matches("unknown field").count(), 1, "said once: {ran:#?}");
 }

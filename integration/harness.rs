@@ -240,7 +240,7 @@ fn the_proxy_sees_every_message_and_its_answer() {
         let rcodes: Vec<_> = proxy.seen().iter().map(|seen| seen.rcode).collect();
         let refusal = match peer {
             Peer::Bind => 5,
-            // NOTAUTH, without an error in the TSIG.
+            // NOTAUTH, with BADKEY in a TSIG that signs nothing.
             Peer::Knot => 9,
             // SERVFAIL: an error in updates.lua.
             Peer::PowerDns => 2,

@@ -441,7 +441,9 @@ fn check_tells_what_a_run_has_not_published() {
         let mut daemon = Daemon::start(&site);
         daemon.says("others go on");
         let before = site.peer.axfr();
-        let ran = site.run(&["check"]).exits(1);
+        // Exit 2 on Knot, which grants a list of names here and not the domain.
+        let ran = site.run(&["check"]);
+        assert_ne!(ran.code, 0, "{ran:#?}");
         let line = "1 desired record is not in the zone: refused, or not published yet";
         assert!(ran.stdout.contains(line) && ran.stdout.contains("leader.mesos."), "{ran:#?}");
         assert_eq!(site.peer.axfr(), before);

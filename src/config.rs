@@ -150,7 +150,7 @@ pub struct Server {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{text}{hint}", text = .0.to_string().trim_end(), hint = nearest_known_key(.0))]
-    Toml(#[from] toml::de::Error),
+    Toml(toml::de::Error),
     #[error("two targets are named {0:?}")]
     SameName(String),
     #[error("the targets {0:?} and {1:?} have one server, zone and key")]
@@ -206,6 +206,13 @@ pub enum ConfigError {
     NoListen,
     #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
     NothingToDo,
+}
+
+/// Not a source as well: it is told whole already.
+impl From<toml::de::Error> for ConfigError {
+    fn from(error: toml::de::Error) -> ConfigError {
+        ConfigError::Toml(error)
+    }
 }
 
 impl Config {
