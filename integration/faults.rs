@@ -118,6 +118,7 @@ fn arrives_late(peer: Peer) -> Stage {
     stage.strikes();
     stage.kill_task("late");
     stage.proxy.close_all();
+    stage.says("well again");
     stage.until("all is well", Stage::is_well);
     let rcodes = stage.proxy.deliver();
     assert_eq!(rcodes, [Some(8)], "{peer:?} carries out what the fence forbids");
