@@ -34,7 +34,7 @@ impl Daemon {
         let config = dir.path().join("mesozone.toml");
         let text = format!(
             "[mesos]\nmasters = {masters:?}\npoll_interval = \"100ms\"\n{more}\n\
-             [server]\nlisten = [\"{address}\"]\n"
+             [zone]\nhold_down = \"0s\"\n[server]\nlisten = [\"{address}\"]\n"
         );
         std::fs::write(&config, text).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_mesozone"))
@@ -90,7 +90,7 @@ impl Daemon {
         let start = Instant::now();
         while !self.log().contains(part) {
             assert!(start.elapsed() < PATIENCE, "never {part:?}:\n{}", self.log());
-            std::thread::yield_now();
+            crate::running::between_looks();
         }
     }
 

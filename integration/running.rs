@@ -123,8 +123,14 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
+        between_looks();
     }
+}
+
+/// A look starts a process: one behind the other they would take the processors from what is
+/// waited for.
+pub(crate) fn between_looks() {
+    std::thread::park_timeout(Duration::from_millis(20));
 }
 
 pub(crate) fn desired(site: &Site) -> String {

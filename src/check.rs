@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::canvass;
 use crate::cluster::{Endpoint, Host};
-use crate::config::{self, Auth, Config, Secret};
+use crate::config::{self, Auth, Config, Election, Secret};
 use crate::connection::{ConnectionError, now, random};
 use crate::diagnosis::{self, About, Inspected, Trouble};
 use crate::fence::{self, Instance};
@@ -26,6 +26,7 @@ use crate::target::{Cause, Target};
 use crate::tls::Tls;
 use crate::tsig::TsigError;
 use crate::zone::Zone;
+use crate::zookeeper;
 
 /// For a whole zone.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(120);
@@ -37,6 +38,9 @@ pub async fn check<E>(
     mut tell: impl FnMut(Vec<Finding>) -> Result<(), E>,
 ) -> Result<(), E> {
     tell(configuration(path, config))?;
+    if let Some(election) = &config.election {
+        tell(vec![candidacy(election).await])?;
+    }
     let inspected = join_all(config.targets.iter().map(|target| inspect(config, target)));
     let masters = async {
         let (found, snapshot) = canvass::canvass(config).await;
@@ -87,6 +91,24 @@ fn configuration(path: &Path, config: &Config) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// Whether a session can be had where `run` stands for election.
+async fn candidacy(election: &Election) -> Finding {
+    let about = format!("[ha] election {}", election.ensemble);
+    let auth = match election.auth.as_ref().map(secret::pair).transpose() {
+        Ok(auth) => auth,
+        Err(error) => {
+            return Finding::failure(about, chain(&error), "name a file that holds user:password");
+        }
+    };
+    match zookeeper::connect(&election.ensemble, auth.as_ref()).await {
+        Ok(_) => Finding::well(about, "ZooKeeper answers"),
+        Err(error) => {
+            let text = format!("no session: {error}");
+            Finding::failure(about, text, "see that the ensemble runs, and election_auth_file")
+        }
+    }
 }
 
 /// Each secret once, and what it is for.

@@ -543,14 +543,29 @@ async fn sync(config: &Config, source: &Source, choice: &Choice, asked: &Asked) 
     let stop = stop_signal()?;
     let snapshot = snapshot(config, source).await?;
     let passes = targets.iter_mut().map(|target| sync_target(target, &snapshot, asked, &stop));
-    let mut ending = Ending::Well;
+    let (mut ending, mut released) = (Ending::Well, Released::Nothing);
     for passed in join_all(passes).await {
-        ending = ending.max(passed.unwrap_or_else(|error| {
-            complain(&format!("{error:#}"));
-            Ending::Trouble
-        }));
+        match passed {
+            Ok((ended, freed)) => (ending, released) = (ending.max(ended), released.max(freed)),
+            Err(error) => {
+                complain(&format!("{error:#}"));
+                ending = Ending::Trouble;
+            }
+        }
+    }
+    if released == Released::Nothing && ending != Ending::Trouble {
+        for approve in &asked.approve {
+            warn!("{approve} releases nothing; `diff` shows what is held");
+        }
     }
     Ok(ending)
+}
+
+/// Whether an approval had anything to release.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Released {
+    Nothing,
+    Something,
 }
 
 async fn sync_target(
@@ -558,7 +573,7 @@ async fn sync_target(
     snapshot: &Snapshot,
     asked: &Asked,
     stop: &watch::Receiver<bool>,
-) -> Result<Ending> {
+) -> Result<(Ending, Released)> {
     let ended = sync_pass(target, snapshot, asked, stop).await;
     // Nobody shall wait out the fence of a process that is gone.
     target.give_back().await;
@@ -570,19 +585,18 @@ async fn sync_pass(
     snapshot: &Snapshot,
     asked: &Asked,
     stop: &watch::Receiver<bool>,
-) -> Result<Ending> {
+) -> Result<(Ending, Released)> {
     let approvals: Vec<Approval> =
         asked.approve.iter().map(|approve| approve.of(target)).collect::<Result<_>>()?;
-    let (mut text, mut ending) = (String::new(), Ending::Well);
+    let (mut text, mut ending, mut released) = (String::new(), Ending::Well, Released::Nothing);
     let mut tell = |target: &Target, plan: &Plan| {
         let server = target.server();
         let Some(about) = about(target, &server, snapshot) else { return };
         // Each round's, when a server had refused some of the one before.
         text += &report::text(&about, plan, style());
         ending = if plan.holds() { Ending::Changes } else { Ending::Well };
-        let released = plan.approved.adopts() || plan.released_count > 0;
-        for approve in asked.approve.iter().filter(|_| !released) {
-            warn!("target {}: {approve} releases nothing; `diff` shows what is held", about.target);
+        if plan.released_count > 0 {
+            released = Released::Something;
         }
     };
     let passed = target.pass(snapshot, &Order::sync(&approvals, stop), &mut tell).await?;
@@ -591,11 +605,16 @@ async fn sync_pass(
         ending = Ending::Changes;
     }
     match passed {
-        Passed::Stopped => bail!("stopped before everything was sent"),
-        Passed::Unfinished => bail!("the server refuses too many names: {text}"),
-        Passed::Done => say(&once(&text))?,
+        Passed::Stopped => {
+            bail!("target {}: stopped before everything was sent", target.config.name)
+        }
+        Passed::Unfinished | Passed::Done => say(&once(&text))?,
     }
-    Ok(ending)
+    if passed == Passed::Unfinished {
+        let (name, server) = (&target.config.name, target.server());
+        bail!("target {name}, server {server}: it refuses more names than one `sync` looks for");
+    }
+    Ok((ending, released))
 }
 
 /// Each line where it is first.

@@ -33,8 +33,6 @@ pub const REPLY_LIMIT: Duration = Duration::from_secs(60);
 pub enum ConnectionError {
     #[error("cannot connect")]
     Connect(#[source] io::Error),
-    #[error("the host name has no address")]
-    NoAddress,
     #[error("no connection within {} s", .0.as_secs())]
     ConnectLimit(Duration),
     #[error("TLS")]

@@ -243,7 +243,6 @@ fn trouble(error: &ConnectionError) -> Trouble {
     let words = chain(error);
     match error {
         ConnectionError::Connect(_)
-        | ConnectionError::NoAddress
         | ConnectionError::ConnectLimit(_)
         | ConnectionError::ReplyLimit(_) => Trouble::Unreachable(words),
         ConnectionError::NoZone => Trouble::NoZone(words),

@@ -82,8 +82,8 @@ impl Mark {
             self.frozen = Some(mark);
             return Some(loss);
         }
-        if self.frozen.take().is_some() {
-            self.counts = VecDeque::from([(now, desired)]);
+        if self.frozen.is_some() {
+            self.restart(now, desired);
         }
         None
     }
@@ -91,6 +91,18 @@ impl Mark {
     /// So many records went by approval.
     pub fn lower(&mut self, removed: usize) {
         self.frozen = self.frozen.map(|mark| mark.saturating_sub(removed));
+    }
+
+    /// So many of the records counted so far are not ours to publish any more.
+    pub fn exclude(&mut self, count: usize) {
+        self.lower(count);
+        self.counts.iter_mut().for_each(|(_, counted)| *counted = counted.saturating_sub(count));
+    }
+
+    /// Starts again from what is desired: nothing is left that a hold would keep.
+    pub fn restart(&mut self, now: Duration, desired: usize) {
+        self.frozen = None;
+        self.counts = VecDeque::from([(now, desired)]);
     }
 }
 
@@ -144,6 +156,17 @@ mod tests {
         mark.lower(200);
         assert_eq!(mark.loss(at(3), 500, TENTH), None);
         assert_eq!(mark.loss(at(4), 449, TENTH), Some(Loss { mark: 500, desired: 449 }));
+    }
+
+    #[test]
+    fn what_is_not_ours_any_more_is_no_loss() {
+        let (mut mark, at) = (Mark::default(), Duration::from_secs);
+        assert_eq!(mark.loss(at(0), 1000, TENTH), None);
+        mark.exclude(400);
+        assert_eq!(mark.loss(at(1), 600, TENTH), None);
+        assert_eq!(mark.loss(at(2), 500, TENTH), Some(Loss { mark: 600, desired: 500 }));
+        mark.restart(at(3), 500);
+        assert_eq!(mark.loss(at(4), 490, TENTH), None);
     }
 
     #[test]

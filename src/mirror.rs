@@ -7,12 +7,12 @@ use tracing::{debug, warn};
 use crate::connection::{Connection, ConnectionError};
 use crate::current::Current;
 use crate::drift::Drift;
-use crate::fence::Found;
+use crate::fence::{Adoption, Found};
 use crate::reading::{Gathering, View};
 use crate::rr::Serial;
 use crate::target::{Cause, Hold, Step, Target, TargetError};
 use crate::transfer::{Ask, Item, Outcome, TransferError};
-use crate::zone::Zone;
+use crate::zone::{Key, Zone};
 
 /// After so many whole answers in a row a server is taken to know no differences (PowerDNS); any
 /// server answers whole when the difference is larger than the zone.
@@ -23,6 +23,10 @@ impl Target {
     /// something did, the whole zone when there is no other way.
     pub async fn read(&mut self, desired: &Zone) -> Result<(), TargetError> {
         if self.is_unread() {
+            if self.view.is_some() && self.connection.is_some() {
+                // Once an hour a whole zone is asked for on a connection that may have been idle.
+                self.serial().await?;
+            }
             return self.read_whole(desired).await;
         }
         let serial = self.serial().await?;
@@ -141,10 +145,16 @@ impl Target {
             );
         }
         if let Some((key, rdata)) = come.first() {
-            let (count, seconds) = (come.len(), self.config.hold_down.as_secs());
+            let count = come.len();
+            let then = match self.held.as_ref().map(|held| held.adoption) {
+                Some(Adoption::Adopted) => {
+                    format!("removed after {} s", self.config.hold_down.as_secs())
+                }
+                _ => "held with what was found at first contact".to_owned(),
+            };
             warn!(
                 "target {target}, zone {zone}: somebody else added {count} records in our space, \
-                 first {} {} {rdata}: removed after {seconds} s; `protect` would keep them",
+                 first {} {} {rdata}: {then}; `protect` would keep them",
                 key.name, key.rtype
             );
         }
@@ -208,7 +218,9 @@ impl Target {
             self.compare(expected, desired);
             return Ok(());
         }
-        match drift(&expected.current, &actual.current) {
+        let scope = &self.config.scope;
+        let ours = |key: &Key| scope.check(key, &actual.foreign).is_ok();
+        match drift(&expected.current, &actual.current, ours) {
             None => Ok(()),
             Some(cause) => Err(self.error(Step::Verify, cause)),
         }
@@ -246,8 +258,9 @@ impl Target {
     }
 }
 
-fn drift(expected: &Current, actual: &Current) -> Option<Cause> {
-    let drift = expected.drift(actual);
+fn drift(expected: &Current, actual: &Current, is_ours: impl Fn(&Key) -> bool) -> Option<Cause> {
+    let mut drift = expected.drift(actual);
+    drift.retain(|(key, ..)| is_ours(key));
     let (key, ..) = drift.first()?;
     Some(Cause::Drift { count: drift.len(), first: format!("{} {}", key.name, key.rtype) })
 }

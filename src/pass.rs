@@ -67,7 +67,11 @@ impl Target {
             }
             let plan = self.plan(snapshot, order.approvals);
             tell(self, &plan);
-            if plan.approved.is_empty() && (hold == Hold::Release || self.holds_fence()) {
+            let takes_nothing = match hold {
+                Hold::Keep => self.holds_fence(),
+                Hold::Release => !self.takes_over(),
+            };
+            if plan.approved.is_empty() && takes_nothing {
                 self.settle(&snapshot.zone);
                 return Ok(Passed::Done);
             }
@@ -98,7 +102,8 @@ impl Target {
         let Some(candidacy) = unconfirmed else { return Ok(()) };
         if !candidacy.confirm().await {
             self.give(Mandate::Keep);
-        } else if self.doubt {
+        }
+        if self.doubt {
             self.raise_epoch(order.hold).await?;
             self.read(&snapshot.zone).await?;
         }

@@ -93,6 +93,8 @@ pub struct Diff {
     pub refused: Vec<Refused>,
     /// Desired records, less those that are blocked or cut.
     pub desired_count: usize,
+    /// Desired records that are blocked.
+    pub blocked_count: usize,
     /// Records found that are ours.
     pub current_count: usize,
 }
@@ -115,6 +117,7 @@ pub fn diff(
         let (wanted, old) = (desired.get(&key), current.get(&key));
         if let Err(why) = scope.check(&key, foreign) {
             diff.desired_count -= count(wanted);
+            diff.blocked_count += count(wanted);
             diff.current_count -= count(old);
             diff.blocked.extend(wanted.map(|_| Blocked { key, why }));
             continue;
@@ -232,7 +235,8 @@ pub struct Plan {
 impl Plan {
     /// Whether anything waits for somebody.
     pub fn holds(&self) -> bool {
-        !(self.held.is_empty() && self.recovering.is_empty() && self.refused.is_empty())
+        let waits = !(self.waiting.is_empty() && self.recovering.is_empty());
+        waits || !(self.held.is_empty() && self.refused.is_empty())
     }
 }
 
@@ -270,7 +274,7 @@ pub fn approve(
             });
             let place = (gate.target, &scope.zone);
             let judged = holds.judge(place, wanted.collect(), gate.approvals, loss);
-            plan.released_count = judged.released.len();
+            plan.released_count += judged.released.len();
             let held: BTreeSet<&Entry> =
                 judged.held.iter().flat_map(|set| set.entries.iter()).collect();
             for Sifted { change, kept, removable } in &mut sifted {
@@ -330,10 +334,13 @@ fn first_contact(
         .flat_map(|change| change.removed().map(|rdata| (change.key.clone(), rdata.clone())));
     let (undesired, uncertain): (Vec<Entry>, Vec<Entry>) =
         removals.partition(|(key, _)| gate.is_certain(&key.name));
-    let id = PlanId::of(gate.target, &scope.zone, undesired.iter());
-    let is_released = |entry: &Entry| gate.approvals.iter().any(|by| by.releases(id, entry));
+    let ids = |entries: &[Entry]| PlanId::of(gate.target, &scope.zone, entries.iter());
+    let id = (!gate.approvals.is_empty()).then(|| ids(&undesired));
+    let is_released =
+        |entry: &Entry| id.is_some_and(|id| gate.approvals.iter().any(|by| by.releases(id, entry)));
     let (released, held): (Vec<Entry>, Vec<Entry>) = undesired.into_iter().partition(is_released);
     let all_certain = gate.completeness.is_complete() && uncertain.is_empty();
+    plan.released_count = released.len();
     plan.approved.adopts = current.is_empty() || all_certain && held.is_empty();
     let released: BTreeSet<Entry> = released.into_iter().collect();
     let goes = |change: &Change| {
@@ -347,9 +354,9 @@ fn first_contact(
     free.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     if !plan.approved.adopts {
         plan.recovering = uncertain;
-        let id = PlanId::of(gate.target, &scope.zone, held.iter());
         if !held.is_empty() {
-            plan.held = vec![HeldSet { id: Some(id), why: Why::FirstContact, entries: held }];
+            let id = Some(ids(&held));
+            plan.held = vec![HeldSet { id, why: Why::FirstContact, entries: held }];
         }
         plan.waiting = waiting.into_iter().filter(|change| !change.is_ttl_alone()).collect();
     }

@@ -300,7 +300,8 @@ impl Target {
             }
             return;
         }
-        let Some(held) = self.held.take() else { return };
+        let holds = self.view.is_none() || self.holds_fence();
+        let Some(held) = self.held.take().filter(|_| holds) else { return };
         // A server closes connections that have been idle; asking for the SOA opens a new one.
         match self.serial().await {
             Ok(_) => self.release(&held).await,

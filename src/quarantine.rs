@@ -96,10 +96,6 @@ impl Quarantine {
         self.0.iter().map(|(name, refusal)| (name, refusal.rcode))
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

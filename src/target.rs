@@ -16,10 +16,10 @@ use crate::fence::{
     self, Adoption, Claim, Fence, FenceError, Found, Instance, Mandate, Owner, Until,
 };
 use crate::held::{Approval, Holds};
-use crate::mark::Mark;
+use crate::mark::{Loss, Mark};
 use crate::name::{Name, NameError};
 use crate::pace::Pace;
-use crate::plan::{self, Gate, Plan};
+use crate::plan::{self, Diff, Gate, Plan};
 use crate::quarantine::Quarantine;
 use crate::reading::View;
 use crate::rr::Rdata;
@@ -189,6 +189,8 @@ pub struct Target {
     mark: Mark,
     /// Desired records that are not ours to publish, or cut, when they were last counted.
     excluded_count: usize,
+    /// Those of them that are not ours.
+    blocked_count: usize,
     holds: Holds,
     pub(crate) quarantine: Quarantine,
     pub(crate) young: Young,
@@ -236,6 +238,7 @@ impl Target {
             known: None,
             mark: Mark::default(),
             excluded_count: 0,
+            blocked_count: 0,
             holds: Holds::default(),
             quarantine: Quarantine::default(),
             young: Young::default(),
@@ -285,32 +288,31 @@ impl Target {
     /// In how long something is due, though nothing new is desired.
     pub fn next_due(&self) -> Option<Duration> {
         let now = self.clock();
-        let next = self.young.next().into_iter().chain(self.quarantine.next(now)).min();
+        let next = self.young.next(now).into_iter().chain(self.quarantine.next(now)).min();
         next.map(|at| at.saturating_sub(now))
     }
 
     /// What would change, and what of it may. Needs a view: call [`Target::read`] before.
     pub fn plan(&mut self, snapshot: &Snapshot, approvals: &[Approval]) -> Plan {
-        let (now, limit) = (self.clock(), self.rrset_limit);
-        let Some(view) = &self.view else { return Plan::default() };
+        let (now, limit, holds_fence) = (self.clock(), self.rrset_limit, self.holds_fence());
+        let Some(view) = self.view.take() else { return Plan::default() };
+        // Whether or not its message landed, a name that is not there is made by nobody.
+        self.created.retain(|name| view.current.has_name(name));
         let scope = &self.config.scope;
         let mut diff = plan::diff(&view.current, &snapshot.zone, scope, &view.foreign, limit);
         self.excluded_count = snapshot.zone.record_count() - diff.desired_count;
         let adoption = self.adoption(&view.fence);
-        if !self.mark.is_set() {
-            // In a space that is not adopted yet nothing found is ours to lose.
-            let found = if adoption == Adoption::Adopted { diff.current_count } else { 0 };
-            self.mark.count(now, found.max(diff.desired_count));
+        if !holds_fence {
+            // Whoever takes the fence starts from what is in the zone.
+            self.mark = Mark::default();
         }
-        let loss = self.mark.loss(now, diff.desired_count, self.config.shrink);
-        if !self.quarantine.is_empty() {
-            let differing: BTreeSet<&Name> = diff.changes.iter().map(|c| &c.key.name).collect();
-            self.quarantine.retain(|name| differing.contains(name));
-            for group in diff.changes.chunk_by(|a, b| a.key.name == b.key.name) {
-                self.quarantine.offer(&group[0].key.name, plan::wanted(group));
-            }
-        }
+        let loss = self.loss(&diff, adoption, now);
+        self.note_offers(&diff);
         diff.set_apart(&self.quarantine, now);
+        let removes = diff.changes.iter().any(|change| change.removed().next().is_some());
+        if loss.is_some() && snapshot.completeness.is_complete() && !removes {
+            self.mark.restart(now, diff.desired_count);
+        }
         let gate = Gate {
             target: &self.config.name,
             completeness: snapshot.completeness,
@@ -321,15 +323,52 @@ impl Target {
             loss,
             young: &self.young.at(now, &view.current),
         };
-        plan::approve(diff, &view.current, scope, &gate, limit, &mut self.holds)
+        let scope = &self.config.scope;
+        let plan = plan::approve(diff, &view.current, scope, &gate, limit, &mut self.holds);
+        self.view = Some(view);
+        plan
+    }
+
+    /// Whether more is lost than may go at once.
+    fn loss(&mut self, diff: &Diff, adoption: Adoption, now: Duration) -> Option<Loss> {
+        self.mark.exclude(diff.blocked_count.saturating_sub(self.blocked_count));
+        self.blocked_count = diff.blocked_count;
+        if !self.mark.is_set() {
+            // In a space that is not adopted yet nothing found is ours to lose.
+            let found = if adoption == Adoption::Adopted { diff.current_count } else { 0 };
+            self.mark.count(now, found.max(diff.desired_count));
+        }
+        self.mark.loss(now, diff.desired_count, self.config.shrink)
+    }
+
+    /// Keeps the books of refused names: what is wanted of them now, and which are wanted no more.
+    fn note_offers(&mut self, diff: &Diff) {
+        if self.quarantine.is_empty() {
+            return;
+        }
+        let differing: BTreeSet<&Name> = diff.changes.iter().map(|c| &c.key.name).collect();
+        self.quarantine.retain(|name| differing.contains(name));
+        for group in diff.changes.chunk_by(|a, b| a.key.name == b.key.name) {
+            self.quarantine.offer(&group[0].key.name, plan::wanted(group));
+        }
     }
 
     /// Takes note of how many records a snapshot desires, whether or not it can be published.
     pub fn count(&mut self, snapshot: &Snapshot) {
         if self.mark.is_set() {
             let desired = snapshot.zone.record_count().saturating_sub(self.excluded_count);
-            self.mark.count(self.clock(), desired);
+            // A loss while the server is out of reach is one when it is back.
+            self.mark.loss(self.clock(), desired, self.config.shrink);
         }
+    }
+
+    /// Whether an operator has us take a fence that is not ours, or that another process holds.
+    pub(crate) fn takes_over(&self) -> bool {
+        let ours = |found: &Fence| {
+            found.owner == self.config.scope.owner && found.until == Until::Released
+        };
+        let found = self.view.as_ref().map(|view| &view.fence);
+        self.take_over.is_some() && matches!(found, Some(Found::Fence(found)) if !ours(found))
     }
 
     /// So many removals were released by an approval and carried out.
@@ -444,6 +483,8 @@ impl Target {
         let (target, zone) = (&self.config.name, self.zone());
         warn!(target, %zone, "the server refuses RRsets above {RRSET_MAX_OF_BIND} records: cutting them");
         self.rrset_limit.record_max = Some(RRSET_MAX_OF_BIND);
+        // What is cut is not lost.
+        self.mark = Mark::default();
         true
     }
 }

@@ -140,7 +140,7 @@ impl Stage {
         while !holds(self) {
             let peer = self.peer;
             assert!(Instant::now() < deadline, "{peer:?}, never: {what}: {:#?}", self.log());
-            std::thread::yield_now();
+            crate::running::between_looks();
         }
     }
 
