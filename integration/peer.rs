@@ -6,6 +6,7 @@ mod policy;
 mod shipped;
 
 pub(crate) use ask::nsupdate;
+pub(crate) use policy::Frozen;
 pub(crate) use shipped::{accepts, example};
 
 use std::fs::{self, File};

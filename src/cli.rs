@@ -331,37 +331,8 @@ fn print_records(snapshot: &Snapshot, format: RecordsFormat) -> Result<()> {
             lines.sort_unstable();
             print(|out| lines.iter().try_for_each(|line| out.write_all(line.as_bytes())))
         }
-        RecordsFormat::Json => {
-            let record = |(Key { name, rtype }, ttl, rdata): (&Key, Ttl, &Rdata)| Record {
-                name: name.to_string(),
-                rdata: rdata.to_string(),
-                ttl: ttl.secs(),
-                rtype: rtype.to_string(),
-            };
-            say(&pretty(&Records {
-                complete: snapshot.completeness.is_complete(),
-                records: records.map(record).collect(),
-                version: report::JSON_VERSION,
-            })?)
-        }
+        RecordsFormat::Json => say(&pretty(&report::records(snapshot))?),
     }
-}
-
-/// The desired records in JSON, keys in order.
-#[derive(Serialize)]
-struct Records {
-    complete: bool,
-    records: Vec<Record>,
-    version: u32,
-}
-
-#[derive(Serialize)]
-struct Record {
-    name: String,
-    rdata: String,
-    ttl: u32,
-    #[serde(rename = "type")]
-    rtype: String,
 }
 
 fn pretty(value: &impl Serialize) -> Result<String> {

@@ -9,8 +9,8 @@ use crate::fence::Adoption;
 use crate::held::{Entry, HeldSet, Why};
 use crate::name::Name;
 use crate::plan::{Change, Plan};
-use crate::rr::{Rdata, Rrset, Serial, Type};
-use crate::snapshot::Completeness;
+use crate::rr::{Rdata, Rrset, Serial, Ttl, Type};
+use crate::snapshot::{Completeness, Snapshot};
 use crate::wire::Rcode;
 use crate::zone::Key;
 
@@ -249,6 +249,38 @@ fn reported_change(change: &Change) -> ReportedChange {
         new_ttl: change.new.as_ref().map(|set| set.ttl().secs()),
         remove: change.removed().map(Rdata::to_string).collect(),
         add: change.added().map(Rdata::to_string).collect(),
+    }
+}
+
+/// The desired records in the shape of `records --format json`, keys in order.
+#[derive(Serialize)]
+pub struct Records {
+    complete: bool,
+    records: Vec<DesiredRecord>,
+    version: u32,
+}
+
+#[derive(Serialize)]
+struct DesiredRecord {
+    name: String,
+    rdata: String,
+    ttl: u32,
+    #[serde(rename = "type")]
+    rtype: String,
+}
+
+/// What a snapshot desires.
+pub fn records(snapshot: &Snapshot) -> Records {
+    let record = |(Key { name, rtype }, ttl, rdata): (&Key, Ttl, &Rdata)| DesiredRecord {
+        name: name.to_string(),
+        rdata: rdata.to_string(),
+        ttl: ttl.secs(),
+        rtype: rtype.to_string(),
+    };
+    Records {
+        complete: snapshot.completeness.is_complete(),
+        records: snapshot.zone.records().map(record).collect(),
+        version: JSON_VERSION,
     }
 }
 

@@ -105,7 +105,7 @@ impl Stage {
 
     /// BIND starts again with it, so before the `run`.
     pub(crate) fn operator(&mut self) -> Operator {
-        Operator::of(self.peer, &mut self.site.peer)
+        Operator::of(self.peer)
     }
 
     /// How many messages the zone takes.

@@ -71,8 +71,14 @@ impl Running {
     #[track_caller]
     pub(crate) fn freeze(&self) -> Frozen {
         let lock = match self.peer {
-            Peer::Bind => self.control("rndc", "freeze"),
-            Peer::Knot => self.control("knotc", "zone-freeze"),
+            Peer::Bind => {
+                self.control(&["freeze", &self.zone]);
+                None
+            }
+            Peer::Knot => {
+                self.control(&["zone-freeze", &self.zone]);
+                None
+            }
             Peer::PowerDns => Some(self.lock()),
         };
         Frozen { lock }
@@ -81,8 +87,8 @@ impl Running {
     #[track_caller]
     pub(crate) fn thaw(&self, mut frozen: Frozen) {
         match self.peer {
-            Peer::Bind => drop(self.control("rndc", "thaw")),
-            Peer::Knot => drop(self.control("knotc", "zone-thaw")),
+            Peer::Bind => self.control(&["thaw", &self.zone]),
+            Peer::Knot => self.control(&["zone-thaw", &self.zone]),
             Peer::PowerDns => {
                 // The end of its input is the end of its transaction.
                 drop(frozen.lock.as_mut().and_then(|lock| lock.stdin.take()));
@@ -93,17 +99,16 @@ impl Running {
         }
     }
 
-    fn control(&self, program: &str, word: &str) -> Option<Child> {
-        let mut command = debian(program);
-        command.current_dir(self.dir());
-        match self.peer {
-            Peer::Knot => command.args(["-b", "-c", "knot.conf", word]),
-            _ => command
-                .args(["-k", "admin.key", "-s", shipped::CONTROL, "-p"])
-                .args([&self.addr().port().to_string(), word]),
+    /// Runs a command of the server's own control program.
+    #[track_caller]
+    pub(crate) fn control(&self, words: &[&str]) {
+        let port = self.addr().port().to_string();
+        let (program, first): (&str, &[&str]) = match self.peer {
+            Peer::Bind => ("rndc", &["-k", "admin.key", "-s", shipped::CONTROL, "-p", &port]),
+            Peer::Knot => ("knotc", &["-c", "knot.conf", "-b", "-f"]),
+            Peer::PowerDns => ("pdns_control", &["--config-dir=.", "--socket-dir=."]),
         };
-        shipped::run(command.arg(&self.zone));
-        None
+        shipped::run(debian(program).args(first).args(words).current_dir(self.dir()));
     }
 
     fn lock(&self) -> Child {
