@@ -6,11 +6,13 @@ mod zone;
 
 pub(crate) use zone::{Content, Entry, Rights, Rr, Update, Zone, add, records, remove};
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mesozone::connection::now;
 use mesozone::name::Name;
@@ -18,6 +20,9 @@ use mesozone::wire::{Header, OPCODE_UPDATE, Rcode, Writer};
 
 use crate::signing::Shared;
 use answers::{Question, answers};
+
+/// So long a connection may take to end.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whoever may read the zone and write in it.
 #[derive(Clone)]
@@ -27,14 +32,23 @@ pub(crate) struct Client {
 }
 
 /// An update that came.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Logged {
     /// The name of its key.
     pub(crate) who: Name,
+    pub(crate) id: u16,
     pub(crate) update: Update,
     pub(crate) rcode: Rcode,
     /// The zone that it came upon.
     pub(crate) before: Content,
+}
+
+impl fmt::Debug for Logged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Update { prerequisites, updates, .. } = &self.update;
+        let Logged { who, rcode, .. } = self;
+        write!(f, "{who} {rcode}: if {prerequisites:?} then {updates:?}")
+    }
 }
 
 struct State {
@@ -44,6 +58,8 @@ struct State {
     /// In a message of a transfer.
     records_max: usize,
     streams: Vec<TcpStream>,
+    /// Connections that have not ended.
+    open: usize,
 }
 
 pub(crate) struct Model {
@@ -58,7 +74,8 @@ impl Model {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let addr = listener.local_addr().expect("a bound socket");
         let (log, streams) = Default::default();
-        let state = Arc::new(Mutex::new(State { zone, clients, log, records_max, streams }));
+        let state = State { zone, clients, log, records_max, streams, open: 0 };
+        let state = Arc::new(Mutex::new(state));
         let stopped = Arc::new(AtomicBool::new(false));
         let (shared, ended) = (Arc::clone(&state), Arc::clone(&stopped));
         thread::spawn(move || accept(&listener, &shared, &ended));
@@ -84,11 +101,25 @@ impl Model {
         std::mem::take(&mut lock(&self.state).log)
     }
 
-    /// Closes every connection, as a server does that starts again.
+    /// Closes every connection, as a server does that starts again, once it has carried out what
+    /// came over them.
     pub(crate) fn restart(&self) {
-        for stream in lock(&self.state).streams.drain(..) {
-            // An end that is closed already is what is wanted.
-            let _ = stream.shutdown(Shutdown::Both);
+        // Connections are accepted in turn: once this one is, all before it are.
+        let last = TcpStream::connect(self.addr).expect("it listens");
+        let addr = last.local_addr().expect("a connected socket");
+        let is_last = |stream: &TcpStream| stream.peer_addr().is_ok_and(|peer| peer == addr);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut state = lock(&self.state);
+            if state.streams.iter().any(is_last) {
+                state.close();
+            }
+            if state.streams.is_empty() && state.open == 0 {
+                return;
+            }
+            drop(state);
+            assert!(Instant::now() < deadline, "a connection does not end");
+            thread::yield_now();
         }
     }
 }
@@ -98,7 +129,7 @@ impl Drop for Model {
         self.stopped.store(true, Ordering::Release);
         // Wakes the accepting thread. Where there is none, nothing needs to be woken.
         let _ = TcpStream::connect(self.addr);
-        self.restart();
+        lock(&self.state).close();
     }
 }
 
@@ -115,11 +146,15 @@ fn accept(listener: &TcpListener, state: &Arc<Mutex<State>>, stopped: &AtomicBoo
         let Ok(client) = client else { continue };
         let shared = Arc::clone(state);
         let Ok(kept) = client.try_clone() else { continue };
-        lock(state).streams.push(kept);
+        let mut known = lock(state);
+        known.streams.push(kept);
+        known.open += 1;
+        drop(known);
         thread::spawn(move || {
             // Either end closes both.
             let _ = serve(&client, &shared);
             let _ = client.shutdown(Shutdown::Both);
+            lock(&shared).open -= 1;
         });
     }
 }
@@ -141,6 +176,13 @@ fn serve(mut client: &TcpStream, state: &Mutex<State>) -> io::Result<()> {
 }
 
 impl State {
+    fn close(&mut self) {
+        for stream in self.streams.drain(..) {
+            // An end that is closed already is what is wanted.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
     /// None where there is nothing to answer to.
     fn reply(&mut self, message: &[u8]) -> Option<Vec<Vec<u8>>> {
         let header = Header::parse(message).ok()?;
@@ -157,7 +199,8 @@ impl State {
                 let before = self.zone.content.clone();
                 let rcode = self.zone.update(&client.rights, &opened.message);
                 let update = Update::read(&opened.message).ok()?;
-                self.log.push(Logged { who: client.key.name.clone(), update, rcode, before });
+                let (who, id) = (client.key.name.clone(), header.id);
+                self.log.push(Logged { who, id, update, rcode, before });
                 let flags = Header::QR | u16::from(OPCODE_UPDATE) << 11 | rcode.0;
                 vec![Writer::new(header.id, flags).finish()]
             }

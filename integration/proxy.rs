@@ -156,6 +156,8 @@ struct Record {
     held: Mutex<Vec<Held>>,
     /// Faults after which the client waits for nothing.
     silent: AtomicUsize,
+    /// Faults after which the server may yet carry out a message.
+    behind: AtomicUsize,
     stopped: AtomicBool,
 }
 
@@ -204,9 +206,15 @@ impl Proxy {
         self.record.silent.load(Ordering::Acquire)
     }
 
-    /// How many messages wait for their delivery.
-    pub(crate) fn held(&self) -> usize {
-        lock(&self.record.held).len()
+    /// The ids of the messages that wait for their delivery.
+    pub(crate) fn held(&self) -> Vec<u16> {
+        let id = |held: &Held| u16::from_be_bytes([held.framed[2], held.framed[3]]);
+        lock(&self.record.held).iter().map(id).collect()
+    }
+
+    /// How many connections broke behind a message.
+    pub(crate) fn behind(&self) -> usize {
+        self.record.behind.load(Ordering::Acquire)
     }
 
     /// Passes the next update on and breaks the connection in place of its reply.
@@ -371,6 +379,7 @@ fn ask(line: &Arc<Line>, record: &Record) -> io::Result<()> {
             }
             Some(Fault::Break(Moment::Behind, how)) => {
                 (&line.server).write_all(&framed)?;
+                record.behind.fetch_add(1, Ordering::AcqRel);
                 line.break_off(how);
                 return Ok(());
             }

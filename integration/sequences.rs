@@ -12,8 +12,9 @@ use proptest::prelude::*;
 
 use crate::hunting::hunt;
 use crate::peer::Peer;
+use crate::proxy::{Fault, Which};
 use site::Site;
-use step::{Setting, Step, setting, step};
+use step::{Setting, Step, Who, setting, step};
 
 fn run(setting: &Setting, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut site = Site::start(setting);
@@ -41,4 +42,39 @@ fn every_sequence_converges_on_knot() {
 #[test]
 fn every_sequence_converges_on_powerdns() {
     every_sequence_converges(Peer::PowerDns);
+}
+
+/// A sequence that was found or thought of.
+#[track_caller]
+fn check(steps: &[Step]) {
+    for peer in Peer::ALL {
+        let setting = Setting {
+            peer,
+            deep: false,
+            records_max: 100,
+            found: Vec::new(),
+            careful: false,
+            strict: false,
+        };
+        let ran = run(&setting, steps);
+        assert!(ran.is_ok(), "{peer:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_restored_zone_lets_no_message_of_before_pass() {
+    let ours = Step::Pass(Who::Run(0));
+    check(&[
+        Step::Starts(0, 0),
+        ours.clone(),
+        Step::Saves,
+        Step::Starts(1, 0),
+        Step::Strikes(Which::Update(1), Fault::Hold),
+        ours.clone(),
+        ours.clone(),
+        Step::Restores,
+        Step::Starts(2, 0),
+        ours,
+        Step::Delivers,
+    ]);
 }

@@ -1,6 +1,7 @@
 //! A zone and what updates make of it, RFC 2136, with what each server makes of the RFC.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use mesozone::name::Name;
@@ -19,12 +20,19 @@ pub(crate) struct Set {
 pub(crate) type Content = BTreeMap<(Name, Type), Set>;
 
 /// One record.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rr {
     pub(crate) owner: Name,
     pub(crate) rtype: Type,
     pub(crate) ttl: u32,
     pub(crate) rdata: Vec<u8>,
+}
+
+impl fmt::Debug for Rr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rr { owner, rtype, ttl, rdata } = self;
+        write!(f, "{owner} {ttl} {rtype} {}", rdata.escape_ascii())
+    }
 }
 
 impl Rr {
@@ -162,6 +170,8 @@ pub(crate) struct Zone {
     pub(crate) refused: BTreeSet<Name>,
     /// Nobody has seen the serial since it last moved: Knot may carry out more under it.
     pub(super) unseen: bool,
+    /// The highest serial that it had before it was restored.
+    used: Option<u32>,
 }
 
 /// Knot's `journal-max-depth`.
@@ -184,7 +194,16 @@ impl Zone {
             add(&mut content, rr);
         }
         let (journal, refused) = Default::default();
-        Zone { peer, apex: apex_name, content, journal, frozen: false, refused, unseen: false }
+        Zone {
+            peer,
+            apex: apex_name,
+            content,
+            journal,
+            frozen: false,
+            refused,
+            unseen: false,
+            used: None,
+        }
     }
 
     pub(crate) fn soa(&self) -> Rr {
@@ -396,7 +415,10 @@ impl Zone {
             // Knot commits what waits together.
             let joins = self.peer == Peer::Knot && self.unseen && !self.journal.is_empty();
             let step = if joins { 0 } else { 1 };
-            set_serial(&mut next, &self.apex, serial(&before).0.wrapping_add(step));
+            // One that was used before the zone was restored would be believed to be that one by
+            // whoever polls serials.
+            let serial = self.used.take().map_or(serial(&before).0 + step, |used| used + 1);
+            set_serial(&mut next, &self.apex, serial);
         }
         let plain = |content: &Content| -> BTreeSet<Rr> {
             records(content).filter(|rr| rr.rtype != Type::SOA).collect()
@@ -439,6 +461,7 @@ impl Zone {
 
     /// Goes back to an earlier content, its serial included.
     pub(crate) fn restore(&mut self, content: Content) {
+        self.used = self.used.max(Some(self.serial().0));
         self.content = content;
         self.journal.clear();
     }

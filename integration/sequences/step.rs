@@ -75,6 +75,8 @@ pub(super) enum Step {
     Drifts(u8, u8),
     Erases(u8),
     Unfences,
+    /// Another hand puts a text beside our fence.
+    Junks,
     Freezes(bool),
     /// The server's policy refuses every change of an app's name, or no longer does.
     Refuses(u8, bool),
@@ -156,6 +158,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (app(), address()).prop_map(|(app, address)| Step::Drifts(app, address)),
         1 => app().prop_map(Step::Erases),
         1 => Just(Step::Unfences),
+        1 => Just(Step::Junks),
     ];
     let server = prop_oneof![
         2 => any::<bool>().prop_map(Step::Freezes),
