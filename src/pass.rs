@@ -91,8 +91,9 @@ impl Target {
         Ok(Passed::Unfinished)
     }
 
-    /// Reads the zone, and has the election confirmed before a fence is taken from whoever holds
-    /// it: one who was elected after us has changed what was read before we asked, and keeps it.
+    /// Reads the zone, and then has the election confirmed, before a fence is taken from whoever
+    /// holds it. In this order: who is elected after the confirmation changes a fence that was read
+    /// before it, so that our message, which names the fence as read, fails.
     async fn look(&mut self, snapshot: &Snapshot, order: &Order<'_>) -> Result<(), TargetError> {
         let unconfirmed = order.candidacy.filter(|_| self.is_starting());
         if self.doubt && unconfirmed.is_none() {
