@@ -1,13 +1,12 @@
 //! Zones that their server signs: what mesozone publishes is signed, what the signer does is no
 //! drift and costs little, and no record of DNSSEC is touched.
 
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
 
-use crate::peer::{Peer, Running, Setup, claim_port, example};
+use crate::peer::{Peer, Running, Setup, example};
 use crate::proxy::Proxy;
 use crate::running::{Daemon, desired, until};
 use crate::simulated::Simulated;
@@ -21,12 +20,10 @@ enum Denial {
 
 const SIGNERS: [Peer; 2] = [Peer::Bind, Peer::Knot];
 
-/// A site whose zone is signed, and where its server takes commands.
+/// A site whose zone is signed.
 struct Signed {
     site: Site,
     peer: Peer,
-    control: u16,
-    _claim: UnixListener,
 }
 
 /// The line of the examples that has this server sign, without its comment sign.
@@ -46,7 +43,6 @@ impl Signed {
     fn start(peer: Peer, denial: Denial) -> Signed {
         let mut site = Site::start(peer, &Setup::default());
         site.peer.stop();
-        let (addr, claim) = claim_port();
         let line = shipped(peer);
         let (file, zone) = match peer {
             Peer::Bind => ("named.conf.local", "zone \"mesos\" {\n"),
@@ -65,15 +61,8 @@ impl Signed {
         let before = if peer == Peer::Bind { zone } else { "zone:\n" };
         edit(&site.peer.dir().join(file), before, &format!("{policy}{before}"));
         edit(&site.peer.dir().join(file), zone, &format!("{zone}{line}\n"));
-        if peer == Peer::Bind {
-            let control = format!(
-                "controls {{ inet 127.0.0.1 port {} allow {{ 127.0.0.1; }} keys {{ admin; }}; }}",
-                addr.port()
-            );
-            edit(&site.peer.dir().join("named.conf"), "controls { }", &control);
-        }
         site.peer.start();
-        let signed = Signed { site, peer, control: addr.port(), _claim: claim };
+        let signed = Signed { site, peer };
         let ends = if denial == Denial::Nsec { "NSEC" } else { "NSEC3" };
         until("the zone is signed", || {
             let zone = signed.zone();
@@ -82,36 +71,16 @@ impl Signed {
         signed
     }
 
-    /// Has the server's own tool do something.
-    #[track_caller]
-    fn command(&self, args: &[&str]) -> String {
-        let dir = self.site.peer.dir();
-        let mut command = match self.peer {
-            Peer::Bind => {
-                let mut rndc = Command::new("/usr/sbin/rndc");
-                rndc.args(["-s", "127.0.0.1", "-p", &self.control.to_string()]);
-                rndc.args(["-k", "admin.key"]);
-                rndc
-            }
-            _ => {
-                let mut knotc = Command::new("/usr/sbin/knotc");
-                knotc.args(["-c", "knot.conf"]);
-                knotc
-            }
-        };
-        said(command.args(args).current_dir(dir))
-    }
-
     /// BIND rolls its key, once; Knot signs everything anew.
     fn sign_again(&self) {
         let before = self.site.peer.serial();
         match self.peer {
             Peer::Bind => {
-                let keys = self.command(&["dnssec", "-status", "mesos"]);
+                let keys = self.site.peer.control(&["dnssec", "-status", "mesos"]);
                 let key = keys.split("key: ").nth(1).and_then(|rest| rest.split(' ').next());
-                self.command(&["dnssec", "-rollover", "-key", key.unwrap(), "mesos"]);
+                self.site.peer.control(&["dnssec", "-rollover", "-key", key.unwrap(), "mesos"]);
             }
-            _ => drop(self.command(&["zone-sign", "mesos"])),
+            _ => drop(self.site.peer.control(&["zone-sign", "mesos"])),
         }
         until("the signer has moved the serial", || self.site.peer.serial() != before);
     }

@@ -29,8 +29,8 @@ impl Operator {
     /// Has the server forget what changed. PowerDNS never knows.
     pub(crate) fn forget(&self, server: &Running) {
         match self.peer {
-            Peer::Bind => server.control(&["sync", "-clean", "mesos"]),
-            Peer::Knot => server.control(&["zone-purge", "mesos", "+journal"]),
+            Peer::Bind => drop(server.control(&["sync", "-clean", "mesos"])),
+            Peer::Knot => drop(server.control(&["zone-purge", "mesos", "+journal"])),
             Peer::PowerDns => {}
         }
     }

@@ -87,8 +87,8 @@ impl Running {
     #[track_caller]
     pub(crate) fn thaw(&self, mut frozen: Frozen) {
         match self.peer {
-            Peer::Bind => self.control(&["thaw", &self.zone]),
-            Peer::Knot => self.control(&["zone-thaw", &self.zone]),
+            Peer::Bind => drop(self.control(&["thaw", &self.zone])),
+            Peer::Knot => drop(self.control(&["zone-thaw", &self.zone])),
             Peer::PowerDns => {
                 // The end of its input is the end of its transaction.
                 drop(frozen.lock.as_mut().and_then(|lock| lock.stdin.take()));
@@ -99,16 +99,16 @@ impl Running {
         }
     }
 
-    /// Runs a command of the server's own control program.
+    /// What the server's own control program says to a command.
     #[track_caller]
-    pub(crate) fn control(&self, words: &[&str]) {
+    pub(crate) fn control(&self, words: &[&str]) -> String {
         let port = self.addr().port().to_string();
         let (program, first): (&str, &[&str]) = match self.peer {
             Peer::Bind => ("rndc", &["-k", "admin.key", "-s", shipped::CONTROL, "-p", &port]),
             Peer::Knot => ("knotc", &["-c", "knot.conf", "-b", "-f"]),
             Peer::PowerDns => ("pdns_control", &["--config-dir=.", "--socket-dir=."]),
         };
-        shipped::run(debian(program).args(first).args(words).current_dir(self.dir()));
+        shipped::run(debian(program).args(first).args(words).current_dir(self.dir()))
     }
 
     fn lock(&self) -> Child {

@@ -232,7 +232,8 @@ pub(crate) fn accepts(peer: Peer, dir: &Path) {
 }
 
 #[track_caller]
-pub(super) fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     assert!(output.status.success(), "{command:?} fails: {output:?}");
+    [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat()
 }
