@@ -11,9 +11,9 @@ pub const WINDOW_MAX: usize = 32;
 /// Knot starts a commit with the first message that comes, and takes what came meanwhile into the
 /// next: two at a time are as slow there as one, and would hide the gain.
 const WINDOW_START: usize = 4;
-/// BIND answers nobody while it carries out a message: with 500 records for a millisecond.
-const RECORD_MAX: usize = 500;
-const OCTETS_MAX: usize = 24_576;
+/// BIND answers nobody while it carries out a message: larger ones gain little and delay its answers.
+const RECORD_MAX: usize = 200;
+const OCTETS_MAX: usize = 10_240;
 /// A reply slower than this means that messages are too large.
 const SLOW: Duration = Duration::from_secs(1);
 /// A doubled window must bring this much more to stay.
@@ -116,7 +116,7 @@ mod tests {
         for _ in 0..3 {
             pace.answered(200, Duration::from_secs(2), Duration::from_secs(2));
         }
-        assert_eq!(pace.limits().record_max, 62);
+        assert_eq!(pace.limits().record_max, 25);
         for _ in 0..100 {
             pace.answered(62, Duration::from_millis(5), Duration::from_millis(5));
         }
