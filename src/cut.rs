@@ -4,6 +4,9 @@ use sha1::{Digest, Sha1};
 
 use crate::rr::{Rdata, Rrset};
 
+/// What BIND takes in an RRset unless told otherwise (`max-records-per-type`).
+pub const RECORD_MAX_OF_BIND: usize = 100;
+
 /// How large an RRset may become; none: whatever it is.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RrsetLimit {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::RrsetMax;
+use crate::cut::RECORD_MAX_OF_BIND;
 use crate::fence::{Adoption, Fence, Found, Until};
 use crate::findings::{Finding, count, some};
 use crate::held::Why;
@@ -15,9 +16,6 @@ use crate::scope::{Foreign, NotOurs, Scope};
 use crate::snapshot::{Completeness, Snapshot};
 use crate::wire::{Rcode, Soa};
 use crate::zone::{Key, Zone};
-
-/// Records in an RRset above which BIND refuses it, unless told otherwise.
-const RRSET_MAX_OF_BIND: usize = 100;
 
 /// What a master is to who asks it for the state.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -448,7 +446,7 @@ pub fn desired(about: &About<'_>, zone: &Zone, foreign: &Foreign) -> Vec<Finding
     let mut large = Vec::new();
     for (key, set) in zone.iter() {
         match about.scope.check(key, foreign) {
-            Ok(()) if set.rdata().len() > RRSET_MAX_OF_BIND => {
+            Ok(()) if set.rdata().len() > RECORD_MAX_OF_BIND => {
                 large.push(format!("{} {} ({})", key.name, key.rtype, set.rdata().len()));
             }
             Ok(()) => {}
@@ -477,10 +475,10 @@ pub fn desired(about: &About<'_>, zone: &Zone, foreign: &Foreign) -> Vec<Finding
         let remedy = "remove what is in the way, if they should be";
         found.push(Finding::warning(about.text(), text, remedy));
     }
-    let cuts_below = matches!(about.rrset_max, RrsetMax::At(max) if max <= RRSET_MAX_OF_BIND);
+    let cuts_below = matches!(about.rrset_max, RrsetMax::At(max) if max <= RECORD_MAX_OF_BIND);
     if !large.is_empty() && !cuts_below {
         let (number, which) = (rrsets(large.len()), some(large));
-        let text = format!("{number} of more than {RRSET_MAX_OF_BIND} records: {which}");
+        let text = format!("{number} of more than {RECORD_MAX_OF_BIND} records: {which}");
         let remedy = "BIND takes no more unless max-records-per-type says so; then they are cut";
         found.push(Finding::warning(about.text(), text, remedy));
     }

@@ -74,8 +74,13 @@ impl Approval {
     pub fn releases(&self, id: PlanId, entry: &Entry) -> bool {
         match self {
             Approval::Id(approved) => *approved == id,
-            Approval::Entries(entries) => entries.contains(entry),
+            Approval::Entries(_) => self.lists(entry),
         }
+    }
+
+    /// Whether it names this very record.
+    fn lists(&self, entry: &Entry) -> bool {
+        matches!(self, Approval::Entries(entries) if entries.contains(entry))
     }
 }
 
@@ -138,13 +143,7 @@ impl Holds {
         approvals: &[Approval],
         loss: Loss,
     ) -> Judged {
-        let named = |entry: &Entry| {
-            let lists = |approval: &Approval| match approval {
-                Approval::Id(_) => false,
-                Approval::Entries(entries) => entries.contains(entry),
-            };
-            approvals.iter().any(lists)
-        };
+        let named = |entry: &Entry| approvals.iter().any(|approval| approval.lists(entry));
         let (mut released, mut waiting): (BTreeSet<Entry>, BTreeSet<Entry>) =
             wanted.into_iter().partition(named);
         loop {

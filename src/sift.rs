@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use crate::cut::RECORD_MAX_OF_BIND;
 use crate::fence::Fence;
 use crate::name::Name;
 use crate::plan::{Change, wanted};
 use crate::publish::{Applied, Burst, names};
 use crate::rr::{Rrset, Type};
-use crate::target::{Also, Cause, RRSET_MAX_OF_BIND, Step, Target, TargetError};
+use crate::target::{Also, Cause, Step, Target, TargetError};
 use crate::update::Batch;
 use crate::wire::Rcode;
 use crate::zone::Key;
@@ -119,7 +120,7 @@ impl Target {
     /// Whether RRsets are cut from now on, since that of this one name was too large for the server.
     fn cuts(&mut self, rcode: Rcode, batch: &Batch) -> bool {
         let is_large = |change: &Change| {
-            change.new.as_ref().is_some_and(|new| new.rdata().len() > RRSET_MAX_OF_BIND)
+            change.new.as_ref().is_some_and(|new| new.rdata().len() > RECORD_MAX_OF_BIND)
         };
         rcode == Rcode::SERVFAIL && batch.changes.iter().any(is_large) && self.cut_rrsets()
     }

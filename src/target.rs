@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::config::{self, RrsetMax};
 use crate::connection::{Connection, ConnectionError, now, random};
-use crate::cut::RrsetLimit;
+use crate::cut::{RECORD_MAX_OF_BIND, RrsetLimit};
 use crate::drift::Young;
 use crate::fence::{
     self, Adoption, Claim, Fence, FenceError, Found, Instance, Mandate, Owner, Until,
@@ -30,9 +30,6 @@ use crate::tls::Tls;
 use crate::update::Limits;
 use crate::wire::Rcode;
 use crate::zone::Zone;
-
-/// What BIND takes in an RRset unless told otherwise (`max-records-per-type`).
-pub(crate) const RRSET_MAX_OF_BIND: usize = 100;
 
 /// What fits one DNS message, and so can be answered at all. Knot takes a larger RRset, and then
 /// answers every transfer of its zone with SERVFAIL.
@@ -208,7 +205,7 @@ impl Target {
         let rrset_limit = match config.rrset_max {
             RrsetMax::Auto => RrsetLimit {
                 octets_max: Some(RRSET_OCTETS_MAX),
-                earlier_max: Some(RRSET_MAX_OF_BIND),
+                earlier_max: Some(RECORD_MAX_OF_BIND),
                 ..RrsetLimit::default()
             },
             RrsetMax::At(max) => RrsetLimit { record_max: Some(max), ..RrsetLimit::default() },
@@ -481,8 +478,8 @@ impl Target {
             return false;
         }
         let (target, zone) = (&self.config.name, self.zone());
-        warn!(target, %zone, "the server refuses RRsets above {RRSET_MAX_OF_BIND} records: cutting them");
-        self.rrset_limit.record_max = Some(RRSET_MAX_OF_BIND);
+        warn!(target, %zone, "the server refuses RRsets above {RECORD_MAX_OF_BIND} records: cutting them");
+        self.rrset_limit.record_max = Some(RECORD_MAX_OF_BIND);
         // What is cut is not lost.
         self.mark = Mark::default();
         true
