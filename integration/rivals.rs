@@ -101,6 +101,18 @@ fn the_fence_of_a_run_that_died_is_taken_over_by_its_own_name() {
 }
 
 #[test]
+fn a_take_over_with_nothing_to_write_takes_the_fence_all_the_same() {
+    on_every_peer(|peer| {
+        let site = Site::start(peer, &Setup::default());
+        site.sync(&web()).exits(0);
+        put(&site, &[&fence("mesos", 7, "yes", "run")]);
+        site.with(&web(), &["sync", "--take-over", "mesos"]).exits(0);
+        let now = fence_now(&site);
+        assert!(now.contains("epoch=8") && now.contains("until=0"), "{now}");
+    });
+}
+
+#[test]
 fn a_run_stands_by_for_a_foreign_owner_and_serves_on() {
     on_every_peer(|peer| {
         let master = Simulated::start(&["--tasks", "5"]);
