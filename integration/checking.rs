@@ -1,6 +1,6 @@
 //! `check` says what is wrong, what to do about it, and changes nothing.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -441,6 +441,21 @@ async fn an_ensemble_tells_who_is_elected_or_why_not() {
     let dead = format!("zk://{}/mesos", nobody.address);
     let ran = said(vec![dead, url(&master)], "timeout = \"5s\"").await.unwrap();
     check_warns(&ran, &["no contact with any of its servers"]);
+}
+
+#[test]
+fn where_run_stands_for_election_is_told() {
+    let (zookeeper, nobody) = (Server::start(), Nobody::claim());
+    let master = Simulated::start(&[]);
+    let site = adopted(Peer::Bind, &master, &Setup::default());
+    let stands_at = |addr: SocketAddr| {
+        let table = format!("[ha]\nelection = \"zk://{addr}/mesozone\"");
+        reconfigure(&site, &master, "", &table);
+        check(&site)
+    };
+    let ran = stands_at(zookeeper.addr()).exits(0);
+    assert!(ran.stdout.contains("/mesozone: ZooKeeper answers"), "{ran:#?}");
+    check_fails(&stands_at(nobody.address), &["/mesozone: no session"]);
 }
 
 #[test]

@@ -51,9 +51,11 @@ fn a_state_that_lost_half_its_tasks_deletes_nothing_until_it_is_approved() {
         assert_eq!(gone.count(), 0, "{peer:?}");
         assert_eq!(site.peer.query("app-77.marathon.mesos", "A"), ["10.3.0.78"], "additions go on");
         let [id] = &*held_ids(&site, &halved) else { panic!("one set") };
-        site.with(&halved, &["sync", "--approve", "0123456789ab"]).exits(1);
+        let wrong = site.with(&halved, &["sync", "--approve", "0123456789ab"]).exits(1);
+        assert!(wrong.one_line().contains("0123456789ab releases nothing"), "{wrong:?}");
         assert_eq!(site.peer.query("app-30.marathon.mesos", "A").len(), 1);
-        site.with(&halved, &["sync", "--approve", id]).exits(0);
+        let ran = site.with(&halved, &["sync", "--approve", id]).exits(0);
+        assert_eq!(ran.stderr, "", "it released something");
         let records = site.with(&halved, &["records", "--format", "tsv"]).exits(0).stdout;
         assert_eq!(site.published(&empty), records);
         site.diff(&halved).exits(0);
@@ -190,4 +192,62 @@ fn a_name_stays_for_the_hold_down_after_its_last_task() {
     until("the name goes", || addresses().is_empty());
     assert!(killed.elapsed() >= Duration::from_secs(3), "after {:?}", killed.elapsed());
     assert_eq!(daemon.stop().0, 0);
+}
+
+#[test]
+fn a_loss_while_the_server_is_down_is_held_when_it_is_back() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "5"]);
+        let mut site = limited(peer);
+        let before = site.peer.axfr();
+        site.follow(&[format!("http://{}", master.address)], "");
+        control(&master, "start", "app", 40);
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        until("all are there", || site.published(&before) == desired(&site));
+        let full = site.published(&before);
+        site.peer.kill();
+        daemon.says("WARN");
+        control(&master, "kill", "app", 30);
+        site.peer.start();
+        daemon.says("removals are held: the desired records fell from");
+        assert_eq!(site.published(&before), full, "{peer:?}");
+        assert_eq!(daemon.stop().0, 0);
+    });
+}
+
+#[test]
+fn who_takes_the_fence_again_holds_what_another_published() {
+    on_every_peer(|peer| {
+        let (small, large) = (Simulated::start(&["--tasks", "5"]), Simulated::start(&[]));
+        let site = limited(peer);
+        let before = site.peer.axfr();
+        site.follow(&[format!("http://{}", small.address)], "");
+        let mut older = Daemon::start(&site);
+        older.says("published");
+        // Another of the same owner, that sees more of the cluster, takes over and stops.
+        control(&large, "start", "app", 40);
+        site.follow(&[format!("http://{}", large.address)], "");
+        let mut newer = Daemon::start(&site);
+        newer.says("published");
+        until("all are there", || !site.peer.query("app.marathon.mesos", "A").is_empty());
+        older.says("another process of the same owner");
+        let full = site.published(&before);
+        assert_eq!(newer.stop().0, 0);
+        older.says("removals are held: the desired records fell from");
+        let now = site.published(&before);
+        assert!(full.lines().all(|line| now.contains(line)), "{peer:?}");
+        assert_eq!(older.stop().0, 0);
+    });
+}
+
+#[test]
+fn what_is_cut_for_a_server_is_no_loss() {
+    let site = limited(Peer::Bind);
+    site.sync(&state(&[("old", &["10.1.0.9"])])).exits(0);
+    let addresses: Vec<String> = (1..=150).map(|n| format!("10.6.0.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let ran = site.sync(&state(&[("big", &addresses)])).exits(0);
+    assert!(ran.stdout.contains("cut big.marathon.mesos. A: 100 of 150"), "{ran:#?}");
+    assert_eq!(site.peer.query("old.marathon.mesos", "A"), Vec::<String>::new());
 }

@@ -1,6 +1,6 @@
 //! `diff` and `sync` against real name servers.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::peer::{Grant, Peer, Setup, nsupdate, on_every_peer};
 use crate::proxy::Proxy;
@@ -440,5 +440,22 @@ fn what_a_host_name_had_stays_while_it_cannot_be_resolved() {
         assert!(held.stdout.contains("a host name of the cluster cannot be resolved"), "{held:?}");
         assert_eq!(site.peer.query("marathon.mesos", "A"), ["127.0.0.1"]);
         assert_eq!(site.peer.query("web.marathon.mesos", "A"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn what_waits_for_agents_to_come_back_ends_a_sync_with_1() {
+    let records = "web.marathon IN A 10.1.0.1\n";
+    on_every_peer(|peer| {
+        let site = Site::start(peer, &Setup { records, ..Setup::default() });
+        let mut recovering = state(&[("web", &["10.1.0.1", "10.1.0.2"]), ("new", &["10.1.0.3"])]);
+        recovering["recovered_slaves"] =
+            json!([{"id": "x-S9", "pid": "slave(1)@10.0.1.9:5051", "hostname": "nine"}]);
+        site.sync(&recovering).exits(1);
+        assert_eq!(site.peer.query("new.marathon.mesos", "A"), ["10.1.0.3"]);
+        assert_eq!(site.peer.query("web.marathon.mesos", "A"), ["10.1.0.1"], "not adopted yet");
+        let whole = state(&[("web", &["10.1.0.1", "10.1.0.2"]), ("new", &["10.1.0.3"])]);
+        site.sync(&whole).exits(0);
+        assert_eq!(site.peer.query("web.marathon.mesos", "A").len(), 2);
     });
 }

@@ -264,3 +264,24 @@ fn drift(expected: &Current, actual: &Current, is_ours: impl Fn(&Key) -> bool) -
     let (key, ..) = drift.first()?;
     Some(Cause::Drift { count: drift.len(), first: format!("{} {}", key.name, key.rtype) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rr::{Rdata, Rrset, Ttl, Type};
+
+    #[test]
+    fn what_is_not_ours_is_no_drift() {
+        let zone = |names: &[&str]| -> Zone {
+            let data = || Rrset::of_one(Ttl::from_secs(60), Rdata::A([10, 0, 0, 1].into()));
+            let key = |name: &str| Key { name: name.parse().unwrap(), rtype: Type::A };
+            names.iter().map(|name| (key(name), data())).collect()
+        };
+        let desired = zone(&["web.mesos"]);
+        let [expected, actual] = [&["web.mesos"][..], &["web.mesos", "ns.ext.mesos"]]
+            .map(|names| Current::of_reading(&desired, &zone(names)));
+        assert!(drift(&expected, &actual, |key| key.name.to_string() != "ns.ext.mesos.").is_none());
+        let found = drift(&expected, &actual, |_| true).map(|cause| cause.to_string());
+        assert!(found.is_some_and(|text| text.contains("ns.ext.mesos. A")));
+    }
+}

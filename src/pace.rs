@@ -19,6 +19,9 @@ const OCTETS_MAX: usize = 10_240;
 const SLOW: Duration = Duration::from_secs(1);
 /// A doubled window must bring this much more to stay.
 const GAIN: f64 = 1.3;
+/// So many answers after a doubled window did not stay, it is tried again: the server may have been
+/// busy with something else. Twice as many after each time.
+const REST: usize = 50;
 
 /// What was learnt about one server.
 #[derive(Clone, Debug)]
@@ -26,9 +29,11 @@ pub struct Pace {
     window: usize,
     record_max: usize,
     trial: Trial,
-    /// The throughput of half the window, in records a second.
-    half: f64,
-    settled: bool,
+    /// The throughput of half the window, in records a second; none while the window itself is measured.
+    half: Option<f64>,
+    /// Answers until the next trial, and how many come between trials.
+    rest: usize,
+    rest_next: usize,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -40,8 +45,14 @@ struct Trial {
 
 impl Default for Pace {
     fn default() -> Pace {
-        let trial = Trial::default();
-        Pace { window: WINDOW_START, record_max: RECORD_MAX, trial, half: 0.0, settled: false }
+        Pace {
+            window: WINDOW_START,
+            record_max: RECORD_MAX,
+            trial: Trial::default(),
+            half: None,
+            rest: 0,
+            rest_next: REST,
+        }
     }
 }
 
@@ -59,14 +70,18 @@ impl Pace {
         if latency > SLOW {
             self.record_max = (self.record_max / 2).max(1);
             self.window = 1;
-            self.settled = true;
-            return;
+            return self.pause();
         }
         self.record_max = (self.record_max + self.record_max / 16 + 1).min(RECORD_MAX);
+        if self.rest > 0 {
+            self.rest -= 1;
+            return;
+        }
         self.trial.answers += 1;
         self.trial.records += records;
         self.trial.took += since;
-        if !self.settled && self.trial.answers >= 2 * self.window {
+        // The first answers are to messages that were sent before the window was this one.
+        if self.trial.answers >= 3 * self.window {
             self.judge();
         }
     }
@@ -74,17 +89,23 @@ impl Pace {
     fn judge(&mut self) {
         let trial = std::mem::take(&mut self.trial);
         let throughput = trial.records as f64 / trial.took.as_secs_f64().max(1e-6); // A ratio.
-        match throughput > self.half * GAIN {
-            true if self.window < WINDOW_MAX => {
-                self.half = throughput;
+        match self.half {
+            Some(half) if throughput <= half * GAIN => {
+                self.window = (self.window / 2).max(1);
+                self.pause();
+            }
+            _ if self.window == WINDOW_MAX => self.pause(),
+            _ => {
+                self.half = Some(throughput);
                 self.window *= 2;
             }
-            true => self.settled = true,
-            false => {
-                self.window = (self.window / 2).max(1);
-                self.settled = true;
-            }
         }
+    }
+
+    fn pause(&mut self) {
+        (self.trial, self.half) = (Trial::default(), None);
+        self.rest = self.rest_next;
+        self.rest_next = self.rest_next.saturating_mul(2);
     }
 }
 
@@ -107,8 +128,19 @@ mod tests {
     #[test]
     fn the_window_grows_only_where_it_helps() {
         let ms = Duration::from_millis;
-        check(ms(2), ms(0), 2..=2);
+        check(ms(2), ms(0), 2..=4);
         check(Duration::from_micros(100), ms(12), 16..=32);
+    }
+
+    #[test]
+    fn a_server_that_was_busy_with_something_else_is_tried_again() {
+        let mut pace = Pace::default();
+        for at in 0..400 {
+            let commit = Duration::from_millis(if (6..20).contains(&at) { 100 } else { 12 });
+            let since = commit / pace.window() as u32;
+            pace.answered(200, since * pace.window() as u32, since);
+        }
+        assert!(pace.window() >= 16, "window {}", pace.window());
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //!     cargo bench --bench stall -- [bind|knot|powerdns]... [names=100000] [churn=20] [seconds=15]
 //!
-//! A thousand questions a second over UDP, each for one of 500 addresses that others keep in the
-//! zone. Time runs from when a question was due, so that a server standing still delays all that
-//! come meanwhile. First nothing is published; then `sync` publishes so many names; then `run`
+//! A thousand questions a second over UDP, in turn from sixteen ports, which a server that has several
+//! threads shares out among them, each for one of 500 addresses that others keep in the zone. Time
+//! runs from when a question was due, so that a server standing still delays all that come meanwhile.
+//! First nothing is published; then `sync` publishes so many names; then `run`
 //! follows a cluster of which so many tasks a second are replaced. The ratio is to the idle server.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
@@ -36,6 +37,7 @@ use tests::{peer, simulated, site};
 
 /// Addresses asked for, in turn.
 const ASKED: usize = 500;
+const CLIENTS: u32 = 16;
 /// Between two questions.
 const EVERY: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -133,21 +135,24 @@ fn asked(n: usize) -> String {
 
 /// How long each question waited that was due while something ran, sorted.
 fn while_running(site: &Site, work: impl FnOnce()) -> Vec<Duration> {
-    let (over, server) = (AtomicBool::new(false), site.peer.addr());
+    let (over, server, start) = (AtomicBool::new(false), site.peer.addr(), Instant::now());
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| ask(server, &over));
+        let over = &over;
+        let client = |n: u32| scope.spawn(move || ask(server, start + n * EVERY, over));
+        let asking: Vec<_> = (0..CLIENTS).map(client).collect();
         work();
         over.store(true, Ordering::Release);
-        let mut waited = asking.join().expect("answers");
+        let waited = asking.into_iter().flat_map(|client| client.join().expect("answers"));
+        let mut waited: Vec<Duration> = waited.collect();
         waited.sort_unstable();
         waited
     })
 }
 
-fn ask(server: SocketAddr, over: &AtomicBool) -> Vec<Duration> {
+fn ask(server: SocketAddr, mut due: Instant, over: &AtomicBool) -> Vec<Duration> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a UDP socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-    let (mut waited, mut due) = (Vec::new(), Instant::now());
+    let mut waited = Vec::new();
     while !over.load(Ordering::Acquire) {
         rest(due.saturating_duration_since(Instant::now()));
         let mut reply = [0; 512];
@@ -155,7 +160,7 @@ fn ask(server: SocketAddr, over: &AtomicBool) -> Vec<Duration> {
         socket.recv(&mut reply).expect("an answer in time");
         assert!(reply[3] & 0x0f == 0 && reply[7] == 1, "no address in {reply:?}");
         waited.push(due.elapsed());
-        due += EVERY;
+        due += CLIENTS * EVERY;
     }
     waited
 }
