@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::answer::Authority;
 use crate::candidacy::{self, Candidacy, Resignation};
 use crate::config::{self, Config};
 use crate::connection::random;
@@ -22,6 +21,7 @@ use crate::name::NameError;
 use crate::records::Rules;
 use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
+use crate::served::Authority;
 use crate::server::{self, BindError, Bound};
 use crate::target::Target;
 use crate::tls::{Tls, TrustError};
@@ -98,9 +98,13 @@ pub async fn run(
             info!("answering for {} on {address}", config.rules.domain);
         }
         let mut stop = stop.clone();
-        tasks.spawn(server::serve(bound, latest.clone(), authority, async move {
-            stopped(&mut stop).await;
-        }));
+        let latest = latest.clone();
+        tasks.spawn(async move {
+            let serving = server::serve(bound, latest, authority, stopped(&mut stop));
+            if let Err(error) = serving.await {
+                error!("cannot answer over UDP: {error}");
+            }
+        });
     }
     let (candidacy, resignation) = stand(config)?.unzip();
     for target in targets {
