@@ -1,17 +1,12 @@
-//! The bundled server over real sockets, asked by `dig`, and against BIND serving the same zone.
+//! The bundled server over real sockets, asked by `dig` and by hand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use hickory_proto::op::Message;
-use hickory_proto::rr::{Record, RecordType};
-use hickory_proto::serialize::binary::BinDecodable;
-use mesozone::answer::Transport;
 use mesozone::cluster::Cluster;
 use mesozone::name::Name;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
@@ -61,8 +56,13 @@ fn records() -> String {
 }
 
 fn published() -> Zone {
+    zone_of(&records())
+}
+
+/// The zone of lines as `records --format tsv` prints them.
+pub(crate) fn zone_of(records: &str) -> Zone {
     let mut rrsets: BTreeMap<Key, Vec<Rdata>> = BTreeMap::new();
-    for line in records().lines() {
+    for line in records.lines() {
         let [owner, rtype, text] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
         let (rtype, rdata) = rdata(rtype, text);
         rrsets.entry(Key { name: name(owner), rtype }).or_default().push(rdata);
@@ -71,7 +71,7 @@ fn published() -> Zone {
     rrsets.into_iter().map(|(key, rdata)| (key, Rrset::new(ttl, rdata).unwrap())).collect()
 }
 
-fn snapshot(zone: Zone) -> Option<Arc<Snapshot>> {
+pub(crate) fn snapshot(zone: Zone) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot {
         unknown: Arc::default(),
         zone,
@@ -85,16 +85,16 @@ fn snapshot(zone: Zone) -> Option<Arc<Snapshot>> {
 }
 
 /// The server on a loopback port, stopped on drop.
-struct Serving {
+pub(crate) struct Serving {
     runtime: Runtime,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     shutdown: oneshot::Sender<()>,
     ended: JoinHandle<()>,
 }
 
 impl Serving {
-    fn start(first: Option<Arc<Snapshot>>) -> Serving {
+    pub(crate) fn start(first: Option<Arc<Snapshot>>) -> Serving {
         let runtime = Runtime::new().unwrap();
         let bound = {
             let _inside = runtime.enter();
@@ -110,7 +110,7 @@ impl Serving {
         Serving { runtime, address, snapshots, shutdown, ended }
     }
 
-    fn serial(&self) -> u32 {
+    pub(crate) fn serial(&self) -> u32 {
         let answer = dig(self.address, &["+short", "mesos", "SOA"]);
         answer.split(' ').nth(2).unwrap_or_else(|| panic!("no SOA: {answer}")).parse().unwrap()
     }
@@ -193,11 +193,11 @@ fn a_snapshot_is_served_once_published_and_moves_the_serial_within_a_second() {
     assert_eq!(serving.serial(), second);
 }
 
-fn framed(message: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes(), message].concat()
 }
 
-fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).unwrap();
     let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
@@ -205,7 +205,7 @@ fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
     message
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
@@ -225,9 +225,8 @@ fn connect_from(from: Ipv4Addr, address: SocketAddr) -> TcpStream {
 fn queries_of_one_connection_are_answered_in_order() {
     let serving = Serving::start(snapshot(published()));
     let mut stream = connect(serving.address);
-    let queries: Vec<Vec<u8>> = (0..50)
-        .map(|id| framed(&query(id, "123.marathon.mesos", Type::A, Edns::Without)))
-        .collect();
+    let queries: Vec<Vec<u8>> =
+        (0..50).map(|id| framed(&query(id, "123.marathon.mesos", Type::A))).collect();
     let octets = queries.concat();
     stream.write_all(&octets[..5]).unwrap();
     stream.write_all(&octets[5..]).unwrap();
@@ -239,7 +238,7 @@ fn queries_of_one_connection_are_answered_in_order() {
 #[test]
 fn one_connection_of_a_client_too_many_is_closed_and_leaves_the_others() {
     let serving = Serving::start(snapshot(published()));
-    let asked = framed(&query(1, "mesos", Type::SOA, Edns::Without));
+    let asked = framed(&query(1, "mesos", Type::SOA));
     let mut open: Vec<TcpStream> = (0..128).map(|_| connect(serving.address)).collect();
     for stream in &mut open {
         stream.write_all(&asked).unwrap();
@@ -259,7 +258,7 @@ fn shutting_down_ends_connections_and_frees_the_addresses() {
     let Serving { runtime, address, snapshots, shutdown, ended } =
         Serving::start(snapshot(published()));
     let mut stream = connect(address);
-    stream.write_all(&framed(&query(1, "mesos", Type::SOA, Edns::Without))).unwrap();
+    stream.write_all(&framed(&query(1, "mesos", Type::SOA))).unwrap();
     read_framed(&mut stream);
     shutdown.send(()).unwrap();
     let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, ended).await });
@@ -280,249 +279,33 @@ async fn a_wildcard_is_each_interface_address_and_never_itself() {
 
 #[tokio::test]
 async fn an_address_that_cannot_be_had_is_named() {
-    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let error = Bound::bind(&[address]).unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot listen on {address} over UDP"));
-    let BindError::Socket { source, .. } = error else { panic!("{error:?}") };
-    assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
+    let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0"));
+    let tcp = tcp.unwrap();
+    for (taken, transport) in [(udp.local_addr(), "UDP"), (tcp.local_addr(), "TCP")] {
+        let address = taken.unwrap();
+        let error = Bound::bind(&[address]).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot listen on {address} over {transport}"));
+        let BindError::Socket { source, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
+    }
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Edns {
-    Without,
-    With(u16),
-}
-
-fn query(id: u16, owner: &str, rtype: Type, edns: Edns) -> Vec<u8> {
+fn query(id: u16, owner: &str, rtype: Type) -> Vec<u8> {
     let mut octets = id.to_be_bytes().to_vec();
-    let additionals = u8::from(edns != Edns::Without);
-    octets.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, additionals]);
+    octets.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     for label in owner.split('.').filter(|label| !label.is_empty()) {
         octets.push(label.len() as u8);
         octets.extend(label.bytes());
     }
     octets.push(0);
     octets.extend([rtype.0.to_be_bytes(), CLASS_IN.to_be_bytes()].concat());
-    if let Edns::With(size) = edns {
-        octets.extend([0, 0, 41]);
-        octets.extend(size.to_be_bytes());
-        octets.extend([0; 6]);
-    }
     octets
 }
 
-/// BIND serving the zone with the same SOA and NS, killed on drop.
-struct Named {
-    process: Child,
-    address: SocketAddr,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        let killed = self.process.kill().and_then(|()| self.process.wait());
-        killed.expect("named runs until killed");
-    }
-}
-
-impl Named {
-    fn start(serial: u32) -> Named {
-        let folder = tempfile::tempdir().unwrap();
-        let address = free_address();
-        let mut zone = format!(
-            "$TTL 60\n\
-             mesos. SOA ns1.mesos. root.ns1.mesos. {serial} 60 600 86400 10\n\
-             mesos. NS ns1.mesos.\n\
-             ns1.mesos. A 10.0.0.2\n"
-        );
-        zone += &records();
-        std::fs::write(folder.path().join("zone"), zone).unwrap();
-        let configuration = named_configuration(folder.path(), address.port());
-        std::fs::write(folder.path().join("named.conf"), configuration).unwrap();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new("named")
-            .args(["-g", "-n", "1", "-c"])
-            .arg(folder.path().join("named.conf"))
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
-        let mut named = Named { process, address, folder };
-        named.wait_until_ready();
-        named
-    }
-
-    fn wait_until_ready(&mut self) {
-        let start = Instant::now();
-        let asked = framed(&query(1, "mesos", Type::SOA, Edns::Without));
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                panic!("named: {status}\n{}", self.log());
-            }
-            if let Ok(mut stream) = TcpStream::connect(self.address) {
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                stream.write_all(&asked).unwrap();
-                if read_framed(&mut stream)[3] & 0xf == 0 {
-                    return;
-                }
-            }
-            assert!(start.elapsed() < PATIENCE, "named is not ready\n{}", self.log());
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
-    }
-}
-
-/// `minimal-responses no-auth` leaves BIND's answers the additional section and takes from them the
-/// NS RRset that it would put into the authority section of positive ones. `zero-no-soa-ttl no`: by
-/// default it denies a SOA with a TTL of zero, which RFC 2308 does not ask for.
-fn named_configuration(folder: &Path, port: u16) -> String {
-    let folder = folder.display();
-    format!(
-        r#"options {{
-    directory "{folder}"; pid-file none; session-keyfile none; lock-file none;
-    listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-    recursion no; allow-transfer {{ none; }}; notify no; dnssec-validation no;
-    empty-zones-enable no; minimal-responses no-auth; zero-no-soa-ttl no;
-    check-names primary ignore;
-}};
-controls {{ }};
-zone "mesos" {{ type primary; file "{folder}/zone"; }};
-"#
-    )
-}
-
-/// A loopback port that is free for both transports.
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    UdpSocket::bind(address).map_or_else(|_| free_address(), |_| address)
-}
-
-/// What is compared of an answer.
-#[derive(PartialEq, Debug)]
-struct Seen {
-    rcode: u16,
-    authoritative: bool,
-    truncated: bool,
-    recursion_available: bool,
-    /// Size, version and DO.
-    edns: Option<(u16, u8, bool)>,
-    question: String,
-    answers: BTreeSet<String>,
-    authorities: BTreeSet<String>,
-    additionals: BTreeSet<String>,
-}
-
-impl Seen {
-    fn of(octets: &[u8]) -> Seen {
-        let message = Message::from_bytes(octets).unwrap();
-        // Spelling aside, RFC 4343: BIND spells a zone's names as its file does, we as the question.
-        let text = |r: &Record| {
-            format!("{} {} {} {}", r.name.to_lowercase(), r.ttl, r.record_type(), r.data)
-        };
-        let texts = |records: &[Record]| -> BTreeSet<String> {
-            records.iter().filter(|r| r.record_type() != RecordType::OPT).map(text).collect()
-        };
-        let metadata = &message.metadata;
-        Seen {
-            rcode: metadata.response_code.into(),
-            authoritative: metadata.authoritative,
-            truncated: metadata.truncation,
-            recursion_available: metadata.recursion_available,
-            edns: message
-                .edns
-                .as_ref()
-                .map(|edns| (edns.max_payload(), edns.version(), edns.flags().dnssec_ok)),
-            question: message.queries.iter().map(|q| q.to_string()).collect(),
-            answers: texts(&message.answers),
-            authorities: texts(&message.authorities),
-            additionals: texts(&message.additionals),
-        }
-    }
-
-    /// Takes out what may differ from BIND.
-    fn permit(mut self, transport: Transport) -> Seen {
-        // BIND looks for no addresses where an RRset has more records than this, to save work.
-        const LOOKED_FOR_MAX: usize = 13;
-        // Over UDP, which of the addresses fit is each server's choice, RFC 2181, section 9.
-        if transport == Transport::Udp || self.answers.len() > LOOKED_FOR_MAX {
-            self.additionals.clear();
-        }
-        // Which answers are left of a truncated message is too: who wants any asks over TCP.
-        if self.truncated {
-            self.answers.clear();
-        }
-        self
-    }
-}
-
-/// Asks over UDP.
-fn asked(socket: &UdpSocket, query: &[u8]) -> Seen {
-    socket.send(query).unwrap();
-    let mut octets = vec![0; 65_535];
-    let len = socket.recv(&mut octets).unwrap();
-    assert_eq!(octets[..2], query[..2]);
-    Seen::of(&octets[..len])
-}
-
-fn asked_over_tcp(stream: &mut TcpStream, query: &[u8]) -> Seen {
-    stream.write_all(&framed(query)).unwrap();
-    Seen::of(&read_framed(stream))
-}
-
-fn client(server: SocketAddr) -> UdpSocket {
+/// A socket that asks one server.
+pub(crate) fn client(server: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
-}
-
-/// Every name of the zone, every name between it and the apex, and names beside and below.
-fn names() -> BTreeSet<String> {
-    let zone = published();
-    let owners = zone.iter().map(|(key, _)| key.name.clone());
-    let standing: BTreeSet<Name> =
-        owners.flat_map(|name| name.ancestors().collect::<Vec<_>>()).collect();
-    let misses = standing.iter().enumerate().map(|(n, name)| match n % 2 {
-        0 => format!("no.{name}"),
-        _ => format!("x{name}"),
-    });
-    let others = ["*.mesos.", "ns1.mesos.", "no.ns1.mesos.", "example.", "."].map(String::from);
-    misses.chain(standing.iter().map(Name::to_string)).chain(others).collect()
-}
-
-/// Every other letter in upper case.
-fn mixed(name: &str) -> String {
-    let octets = name.char_indices();
-    octets.map(|(at, c)| if at % 2 == 0 { c.to_ascii_uppercase() } else { c }).collect()
-}
-
-#[test]
-fn answers_are_those_of_bind() {
-    let serving = Serving::start(snapshot(published()));
-    let named = Named::start(serving.serial());
-    let [ours, binds] = [serving.address, named.address].map(client);
-    let [mut our_stream, mut their_stream] = [serving.address, named.address].map(connect);
-    let types = [Type::A, Type::AAAA, Type::SRV, Type::TXT, Type::SOA, Type::NS, Type::DS];
-    let mut truncated = 0;
-    for name in names() {
-        for rtype in types {
-            for edns in [Edns::Without, Edns::With(4096)] {
-                let query = query(7, &mixed(&name), rtype, edns);
-                let what = format!("{} {rtype} {edns:?}", mixed(&name));
-                let [our, their] =
-                    [&ours, &binds].map(|socket| asked(socket, &query).permit(Transport::Udp));
-                assert_eq!(our, their, "{what}");
-                truncated += usize::from(our.truncated);
-            }
-            let query = query(7, &name, rtype, Edns::Without);
-            let [our, their] = [&mut our_stream, &mut their_stream]
-                .map(|stream| asked_over_tcp(stream, &query).permit(Transport::Tcp));
-            assert_eq!(our, their, "{name} {rtype} over TCP");
-        }
-    }
-    assert!(truncated > 0, "nothing was long enough to be truncated");
 }
