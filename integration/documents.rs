@@ -74,6 +74,7 @@ fn the_configuration_of_all_keys_has_every_key() {
         keys.extend(keys_of(&unknown(table)));
     }
     keys.extend(keys_of(&text.replace("rname = ", "unknown = 0, rname = ")));
+    keys.extend(keys_of(&text.replace("include = ", "unknown = 0, include = ")));
     let with = |line: &str| text.replace("[mesos]", &format!("[mesos]\n{line}"));
     keys.extend(keys_of(&with("auth = { unknown = 0 }")));
     keys.extend(keys_of(&with("tls = { unknown = 0 }")));

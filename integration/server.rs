@@ -73,6 +73,7 @@ fn snapshot(zone: Zone) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot {
         unknown: Arc::default(),
         zone,
+        reverse: Default::default(),
         cluster: Cluster::default(),
         skipped: imbl::OrdMap::new(),
         unread: Arc::from([]),

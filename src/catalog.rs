@@ -5,7 +5,8 @@
 //! stored, save those of unhealthy tasks. A full read goes through the same door, so entries that
 //! did not change stay shared with every zone published before.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use crate::cluster::{Agent, AgentId, Cluster, Framework, FrameworkId, Task, TaskKey};
+use crate::name::Name;
+use crate::pointers::Pointers;
 use crate::records::{self, Made, Memo, Rules, Skip, Subject, Unhealthy};
 use crate::tally::{Health, Tally};
 use crate::unknown::Unknown;
@@ -25,6 +28,7 @@ pub struct Catalog {
     /// None until an agent changes under its tasks, which few do.
     on_agents: Option<TasksOnAgents>,
     tally: Tally,
+    pointers: Pointers,
     skipped: OrdMap<Subject, Arc<[Skip]>>,
     unknown: Arc<Unknown>,
 }
@@ -39,6 +43,7 @@ impl Catalog {
         let cluster = Cluster::default();
         let mut catalog = Catalog {
             tally: Tally::new(rules.ttl, hold_down),
+            pointers: Pointers::new(&rules.reverse, rules.ttl, hold_down),
             memo: Memo::new(rules),
             on_agents: None,
             skipped: OrdMap::new(),
@@ -55,14 +60,20 @@ impl Catalog {
         self.tally.zone()
     }
 
+    /// The reverse zones of the cluster last given, by their apex.
+    pub fn reverse(&self) -> BTreeMap<Name, Zone> {
+        self.pointers.zones()
+    }
+
     /// Lets names vanish that nothing contributes to and that are due at `now`.
     pub fn expire(&mut self, now: Duration) {
         self.tally.advance(now);
+        self.pointers.advance(now);
     }
 
     /// When the next name vanishes to which nothing contributes.
     pub fn next_due(&self) -> Option<Duration> {
-        self.tally.next_due()
+        self.tally.next_due().into_iter().chain(self.pointers.next_due()).min()
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -82,7 +93,7 @@ impl Catalog {
     /// Makes the zone that of `cluster` at `now`, by a clock that only goes forward, at the cost
     /// of what changed.
     pub fn update(&mut self, mut cluster: Cluster, now: Duration) {
-        self.tally.advance(now);
+        self.expire(now);
         let old = std::mem::take(&mut self.cluster);
         share(&old.agents, &mut cluster.agents);
         share(&old.frameworks, &mut cluster.frameworks);
@@ -92,6 +103,7 @@ impl Catalog {
         for (id, before, now) in changes(&old.agents, &new.agents) {
             let made = |agent: &Arc<Agent>| records::of_agent(self.memo.rules(), agent);
             self.change(Subject::Agent(id.clone()), (before.map(made), now.map(made)));
+            self.pointers.move_agent(addresses(before), addresses(now));
         }
         for (id, before, now) in changes(&old.frameworks, &new.frameworks) {
             let made =
@@ -110,6 +122,7 @@ impl Catalog {
             self.change_task(&key, (&old, Some(before)), (new, Some(now)));
         }
         self.tally.settle();
+        self.pointers.settle();
         if self.unknown.follows_tasks() || !is_same_but_tasks(&old, new) {
             self.unknown = Arc::new(Unknown::of(self.memo.rules(), new));
         }
@@ -145,8 +158,12 @@ impl Catalog {
         if gone.is_some() || !come.skipped.is_empty() {
             self.note_skips(Subject::Task(key.clone()), come.skipped);
         }
-        self.tally.go(gone.unwrap_or_default().records, self.health(before));
-        self.tally.come(come.records, self.health(now));
+        let gone = gone.unwrap_or_default();
+        let [was, is] = [before, now].map(|task| self.health(task));
+        self.tally.go(gone.records, was);
+        self.tally.come(come.records, is);
+        self.pointers.go(gone.pointers, was);
+        self.pointers.come(come.pointers, is);
     }
 
     fn health(&self, task: Option<&Arc<Task>>) -> Health {
@@ -242,6 +259,11 @@ fn tasks_of(id: &FrameworkId, cluster: &Cluster) -> impl Iterator<Item = TaskKey
     tasks.take_while(move |key| key.framework == *id).cloned()
 }
 
+fn addresses(agent: Option<&Arc<Agent>>) -> &[IpAddr] {
+    let endpoint = agent.and_then(|agent| agent.endpoint.as_ref());
+    endpoint.map_or(&[], |endpoint| &endpoint.addresses)
+}
+
 fn is_same_but_tasks(old: &Cluster, new: &Cluster) -> bool {
     (&old.leader, &old.masters) == (&new.leader, &new.masters)
         && old.agents.ptr_eq(&new.agents)
@@ -288,19 +310,16 @@ mod tests {
     use super::*;
     use crate::cluster::{Endpoint, Network};
     use crate::current::Current;
-    use crate::records::{IpSource, LabelRules, MADE};
-    use crate::rr::{COMPARED, Ttl};
+    use crate::records::{IpSource, MADE};
+    use crate::rr::COMPARED;
     use crate::zone::Key;
     use proptest::prelude::*;
 
     fn rules(unhealthy: Unhealthy) -> Rules {
         Rules {
-            domain: "mesos".parse().unwrap(),
-            ttl: Ttl::from_secs(60),
             ip_sources: vec![IpSource::Netinfo, IpSource::Host],
-            label_rules: LabelRules::Rfc1123,
-            srv_weight: 1,
             unhealthy,
+            ..Rules::of("mesos".parse().unwrap())
         }
     }
 
@@ -316,6 +335,7 @@ mod tests {
         Arc::new(Task {
             name: name.into(),
             discovery: None,
+            chosen: Box::default(),
             host_ports: vec![(31000, 31001)],
             netinfo: vec![std::net::Ipv4Addr::from(0x0a00_0000 + address).into()],
             docker: Vec::new(),

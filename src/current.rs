@@ -6,7 +6,6 @@ use imbl::OrdMap;
 
 use crate::name::Name;
 use crate::rr::{Rdata, Rrset, Ttl, Type};
-use crate::scope::TYPES;
 use crate::zone::{Key, Zone};
 
 /// Cloning is free.
@@ -101,7 +100,7 @@ impl Current {
     /// Whether the server has any record of ours at this very name.
     pub fn has_name(&self, name: &Name) -> bool {
         let has = |rtype: &Type| self.get(&Key { name: name.clone(), rtype: *rtype }).is_some();
-        !self.is_empty() && TYPES.iter().any(has)
+        !self.is_empty() && [Type::A, Type::AAAA, Type::SRV, Type::PTR].iter().any(has)
     }
 
     /// Some RRset that the server has and that fits.

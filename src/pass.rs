@@ -72,7 +72,7 @@ impl Target {
                 Hold::Release => !self.takes_over(),
             };
             if plan.approved.is_empty() && takes_nothing {
-                self.settle(&snapshot.zone);
+                self.settle(snapshot.zone_of(&self.config.scope.zone));
                 return Ok(Passed::Done);
             }
             let (started, changes) = (Instant::now(), plan.approved.changes().len());
@@ -83,7 +83,7 @@ impl Target {
             self.released(plan.released_count);
             let millis = started.elapsed().as_millis();
             info!(target = self.config.name, rrsets = changes, millis, "published");
-            self.verify(&snapshot.zone, hold).await?;
+            self.verify(snapshot.zone_of(&self.config.scope.zone), hold).await?;
             if ended == Applied::Done {
                 return Ok(Passed::Done);
             }
@@ -99,14 +99,15 @@ impl Target {
         if self.doubt && unconfirmed.is_none() {
             self.raise_epoch(order.hold).await?;
         }
-        self.read(&snapshot.zone).await?;
+        let desired = snapshot.zone_of(&self.config.scope.zone);
+        self.read(desired).await?;
         let Some(candidacy) = unconfirmed else { return Ok(()) };
         if !candidacy.confirm().await {
             self.give(Mandate::Keep);
         }
         if self.doubt {
             self.raise_epoch(order.hold).await?;
-            self.read(&snapshot.zone).await?;
+            self.read(desired).await?;
         }
         Ok(())
     }

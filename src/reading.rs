@@ -6,7 +6,7 @@ use crate::current::Current;
 use crate::fence::Found;
 use crate::name::Name;
 use crate::rr::{Rdata, Rrset, Serial, Ttl, Type};
-use crate::scope::{Foreign, Scope};
+use crate::scope::{Claimed, Foreign, Scope};
 use crate::transfer::Item;
 use crate::wire::{Record, WireError};
 use crate::zone::{Key, Zone};
@@ -29,6 +29,9 @@ pub struct Gathering {
     fence: BTreeSet<Rdata>,
     deltas: Vec<Delta>,
     fence_deltas: Vec<(Rdata, Way)>,
+    /// What other owners' fences claimed that came or went: one that is only renewed does both.
+    came: Vec<Claimed>,
+    went: Vec<Claimed>,
     /// A record came or went that decides what is ours.
     decisive: bool,
 }
@@ -56,6 +59,8 @@ impl Gathering {
             fence: BTreeSet::new(),
             deltas: Vec::new(),
             fence_deltas: Vec::new(),
+            came: Vec::new(),
+            went: Vec::new(),
             decisive: false,
         }
     }
@@ -87,6 +92,13 @@ impl Gathering {
             self.fence_deltas.push((record.rdata()?, way));
         } else {
             self.decisive |= self.scope.decides(record);
+            match self.scope.claimed(record)? {
+                // Which fence exactly counts for whoever takes it over.
+                Some(Claimed::Everything) => self.decisive = true,
+                Some(part) if way == Way::Came => self.came.push(part),
+                Some(part) => self.went.push(part),
+                None => {}
+            }
         }
         Ok(())
     }
@@ -97,8 +109,11 @@ impl Gathering {
 
     /// The view of a whole zone, compared with `desired`.
     pub fn into_view(mut self, serial: Serial, desired: &Zone, seen: &Foreign) -> View {
-        self.whole.sort_by(|a, b| a.0.cmp(&b.0));
-        let rrsets = self.whole.chunk_by(|a, b| a.0 == b.0).filter_map(|group| {
+        let is_ours = |(_, _, rdata): &(Key, Ttl, Rdata)| self.scope.is_ours(rdata, &self.foreign);
+        let (mut ours, others): (Vec<_>, Vec<_>) = self.whole.into_iter().partition(is_ours);
+        others.iter().for_each(|(key, ttl, _)| self.foreign.neighbour_came(&key.name, *ttl));
+        ours.sort_by(|a, b| a.0.cmp(&b.0));
+        let rrsets = ours.chunk_by(|a, b| a.0 == b.0).filter_map(|group| {
             let data = group.iter().map(|(_, _, rdata)| rdata.clone()).collect();
             // PowerDNS can hold an RRset of several TTLs, which is none we could wish for.
             let one_ttl = group.iter().all(|(_, ttl, _)| *ttl == group[0].1);
@@ -118,15 +133,19 @@ impl Gathering {
 
     /// The view that differences make of an earlier one; none when they do not fit it, or decide
     /// about ownership, which only a whole reading settles.
-    pub fn applied_to(self, view: &View, serial: Serial) -> Option<View> {
-        if self.decisive {
+    pub fn applied_to(mut self, view: &View, serial: Serial) -> Option<View> {
+        self.came.sort_unstable();
+        self.went.sort_unstable();
+        if self.decisive || self.came != self.went {
             return None;
         }
         let mut view = View { serial, ..view.clone() };
         for Delta { key, ttl, rdata, way } in self.deltas {
-            match way {
-                Way::Came => view.current.add(&key, ttl, rdata)?,
-                Way::Went => view.current.remove(&key, &rdata)?,
+            match (way, self.scope.is_ours(&rdata, &view.foreign)) {
+                (Way::Came, true) => view.current.add(&key, ttl, rdata)?,
+                (Way::Went, true) => view.current.remove(&key, &rdata)?,
+                (Way::Came, false) => view.foreign.neighbour_came(&key.name, ttl),
+                (Way::Went, false) => view.foreign.neighbour_went(&key.name)?,
             }
         }
         if !self.fence_deltas.is_empty() {
