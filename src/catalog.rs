@@ -319,6 +319,7 @@ mod tests {
         Rules {
             ip_sources: vec![IpSource::Netinfo, IpSource::Host],
             unhealthy,
+            reverse: vec!["10.in-addr.arpa".parse().unwrap()],
             ..Rules::of("mesos".parse().unwrap())
         }
     }
@@ -439,7 +440,8 @@ mod tests {
     fn one_changed_task_costs_the_same_among_a_thousand_and_among_fifty_thousand() {
         let costs = [1_000, 50_000].map(|tasks| {
             let mut cluster = cluster_of(tasks);
-            let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+            let forward = Rules { reverse: Vec::new(), ..rules(Unhealthy::Withhold) };
+            let mut catalog = Catalog::new(forward, Duration::ZERO);
             catalog.update(cluster.clone(), Duration::ZERO);
             [7, 501, 502].map(|id| {
                 cluster.tasks.insert(key(id, id % 10), task(&format!("app{}", id / 5), 9, None));
@@ -503,7 +505,8 @@ mod tests {
         Leader(Option<usize>),
     }
 
-    const HOSTS: [&str; 3] = ["10.201.0.1:5051", "10.201.0.2:5051", "host.example:5051"];
+    /// The first of them has the address of some tasks.
+    const HOSTS: [&str; 3] = ["10.0.0.1:5051", "10.201.0.2:5051", "host.example:5051"];
 
     fn event() -> impl Strategy<Value = Event> {
         let there = (0..3_usize, 0..3_u32, proptest::option::of(any::<bool>()));
@@ -521,7 +524,9 @@ mod tests {
         let endpoint = |host: usize| Endpoint::parse(HOSTS[host]);
         match event {
             Event::Task(id, agent, Some((name, address, healthy))) => {
-                let task = task(["web", "db", "--"][name], address, healthy);
+                let mut task = task(["web", "db", "--"][name], address, healthy);
+                let chosen = ["www", "www, db.m", "leader"][name];
+                Arc::make_mut(&mut task).chosen = [chosen.into()].into();
                 cluster.tasks.insert(key(id, agent), task);
             }
             Event::Task(id, agent, None) => {
@@ -583,17 +588,58 @@ mod tests {
                 afresh.update(now.clone(), Duration::ZERO);
                 let (zone, expected) = (catalog.zone(), afresh.zone());
                 prop_assert!(zone == expected, "{:#?}\n{:#?}", zone, expected);
+                prop_assert_eq!(catalog.reverse(), afresh.reverse());
                 prop_assert_eq!(zone.record_count(), expected.record_count());
                 prop_assert_eq!(catalog.skipped(), afresh.skipped());
                 prop_assert_eq!(catalog.unknown(), afresh.unknown());
-                for (key, is, held) in expected.diff(held.zone()) {
-                    let alone = is.is_none() && expected.at(&key.name).next().is_none();
-                    prop_assert!(alone, "{}: {:?}, held {:?}", key.name, is, held);
+                let (reverse, held_reverse) = (reverse(&afresh), reverse(&held));
+                for (expected, held) in [(expected, held.zone()), (&reverse, &held_reverse)] {
+                    for (key, is, held) in expected.diff(held) {
+                        let alone = is.is_none() && expected.at(&key.name).next().is_none();
+                        prop_assert!(alone, "{}: {:?}, held {:?}", key.name, is, held);
+                    }
                 }
             }
             held.expire(Duration::from_secs(1_000));
             prop_assert!(held.zone() == catalog.zone());
+            prop_assert_eq!(held.reverse(), catalog.reverse());
         }
+    }
+
+    fn reverse(catalog: &Catalog) -> Zone {
+        catalog.reverse().pop_first().unwrap().1
+    }
+
+    #[test]
+    fn a_changed_task_or_agent_costs_its_own_pointers_only() {
+        let mut cluster = cluster_of(5_000);
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+        catalog.update(cluster.clone(), Duration::ZERO);
+        let mut cost = |cluster: &Cluster| {
+            let before = reverse(&catalog);
+            (MADE.set(0), COMPARED.set(0));
+            catalog.update(cluster.clone(), Duration::ZERO);
+            let changed = before.diff(&reverse(&catalog)).count();
+            assert!(COMPARED.get() < 1_000, "{}", COMPARED.get());
+            (changed, MADE.get())
+        };
+        cluster.tasks.insert(key(7, 7), task("app1", 9_000, None));
+        assert_eq!(cost(&cluster), (2, 2), "one address for another");
+        let agent = |n: u8| Agent {
+            endpoint: Endpoint::parse(&format!("10.0.0.{n}:5051")),
+            faults: Vec::new(),
+        };
+        for n in 1..50 {
+            let id = AgentId(Arc::from(format!("y-S{n}")));
+            cluster.agents.insert(id, Arc::new(agent(n)));
+            assert_eq!(
+                cost(&cluster),
+                (usize::from(n != 7), 0),
+                "it hides the task at its address"
+            );
+        }
+        cluster.agents.remove(&AgentId(Arc::from("y-S9")));
+        assert_eq!(cost(&cluster), (1, 0));
     }
 
     fn held_down() -> Catalog {

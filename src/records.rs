@@ -311,8 +311,15 @@ pub fn of_task(
     #[cfg(test)]
     MADE.set(MADE.get() + 1);
     let mut made = Made::default();
+    let faults = || task.faults.iter().chain(&task.status_faults);
     let selection = &memo.rules.selection;
-    if !(selection.has_task(task) && framework.is_none_or(|f| selection.has_framework(f))) {
+    if framework.is_some_and(|framework| !selection.has_framework(framework)) {
+        return made;
+    }
+    if !selection.has_task(task) {
+        // It may be left out only because its visibility cannot be read.
+        let is_unread = task.discovery.as_ref().is_some_and(|d| d.visibility.is_none());
+        made.skipped.extend(faults().filter(|_| is_unread).map(|f| Skip::Fault(f.0.clone())));
         return made;
     }
     let Some(agent) = agent else {
@@ -323,8 +330,7 @@ pub fn of_task(
         made.skipped.push(Skip::UnknownFramework);
         return made;
     };
-    let faults = task.faults.iter().chain(&task.status_faults);
-    made.skipped.extend(faults.map(|fault| Skip::Fault(fault.0.clone())));
+    made.skipped.extend(faults().map(|fault| Skip::Fault(fault.0.clone())));
     made.records.reserve(RECORDS_OF_TASK);
     let Some(names) = made.keep(memo.names(key, task, framework)) else { return made };
     let rules = names.rules;
