@@ -23,6 +23,7 @@ mod proxy;
 mod publishing;
 mod quickstart;
 mod refusals;
+mod reverse;
 mod rivals;
 mod running;
 mod sequences;

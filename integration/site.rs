@@ -125,7 +125,7 @@ impl Site {
         let mut lines: Vec<String> = zone
             .filter_map(|line| {
                 let fields: Vec<&str> = line.split('\t').collect();
-                let ours = ["A", "AAAA", "SRV"].contains(&fields[2]);
+                let ours = ["A", "AAAA", "SRV", "PTR"].contains(&fields[2]);
                 ours.then(|| format!("{}\t{}\t{}\n", fields[0], fields[2], fields[3]))
             })
             .collect();
