@@ -78,9 +78,8 @@ fn other(site: &Site, name: &str, changes: &[(&str, &str)]) -> std::path::PathBu
 fn with(site: &Site, config: &std::path::Path, state: &Value, args: &[&str]) -> Ran {
     let file = site.path("other-state.json");
     std::fs::write(&file, state.to_string()).unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mesozone"));
-    command.arg("--config").arg(config).args(args).args(["--state", file.to_str().unwrap()]);
-    Ran::of(command.env("NO_COLOR", "1").output().unwrap())
+    let args = [args, &["--state", file.to_str().unwrap()]].concat();
+    Ran::of(site.command_with(config, &args).output().unwrap())
 }
 
 #[test]
@@ -454,6 +453,151 @@ fn a_domain_below_the_zones_apex_has_the_addresses_of_tasks_that_choose_it() {
         cluster["frameworks"][0]["tasks"][0]["labels"][0]["value"] = "mesos.".into();
         let shown = site.diff(&cluster).stdout;
         assert!(shown.contains("not ours mesos. A: it is the zone's apex"), "{shown}");
+    });
+}
+
+/// Takes the comment signs from the lines from each beginning to the end beside it.
+fn uncommented(text: &str, sign: &str, blocks: &[(&str, &str)]) -> String {
+    let mut ends: Option<&str> = None;
+    let mut opened = 0;
+    let mut line = |line: &str| {
+        let Some((indent, rest)) = line.split_once(sign) else { return format!("{line}\n") };
+        if let Some((_, end)) = blocks.iter().find(|(begin, _)| rest.starts_with(begin)) {
+            (ends, opened) = (Some(*end), opened + 1);
+        }
+        match ends {
+            Some(end) => {
+                ends = ends.filter(|_| !rest.starts_with(end));
+                format!("{indent}{rest}\n")
+            }
+            None => format!("{line}\n"),
+        }
+    };
+    let text = text.lines().map(&mut line).collect();
+    assert_eq!(opened, blocks.len(), "{text}");
+    text
+}
+
+/// Gives a server the reverse zone that its example has commented out.
+fn add_reverse_zone(peer: Peer, site: &mut Site) {
+    let dir = site.peer.dir().to_owned();
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let zone = read("mesos.zone").replace("$ORIGIN mesos.", "$ORIGIN 10.in-addr.arpa.");
+    site.peer.stop();
+    std::fs::write(dir.join("10.zone"), zone).unwrap();
+    let uncomment = |name: &str, sign: &str, blocks: &[(&str, &str)]| {
+        std::fs::write(dir.join(name), uncommented(&read(name), sign, blocks)).unwrap();
+    };
+    match peer {
+        Peer::Bind => uncomment("named.conf.local", "// ", &[("zone \"10", "};")]),
+        Peer::Knot => {
+            let blocks =
+                [("- id: mesozone-points", "  update-type"), ("- domain: 10", "  journal-max")];
+            uncomment("knot.conf", "# ", &blocks);
+        }
+        Peer::PowerDns => {
+            let blocks = [("local reverse", "local pointers"), ("if input", "end")];
+            uncomment("updates.lua", "-- ", &blocks);
+            let setup = uncommented(
+                &read("setup.sh"),
+                "# ",
+                &[("pdnsutil load-zone 10", "pdnsutil set-meta 10.in-addr.arpa SOA")],
+            );
+            let (head, _) = setup.split_once("sqlite3 \"$database\"").unwrap();
+            let ours = setup
+                .lines()
+                .filter(|line| line.contains("10.in-addr.arpa"))
+                .map(|l| l.to_owned() + "\n");
+            std::fs::write(dir.join("reverse.sh"), head.to_owned() + &ours.collect::<String>())
+                .unwrap();
+            let ran =
+                std::process::Command::new("sh").arg(dir.join("reverse.sh")).output().unwrap();
+            assert!(ran.status.success(), "{ran:?}");
+        }
+    }
+    site.peer.start();
+}
+
+#[test]
+fn what_the_examples_have_for_a_reverse_zone_is_what_mesozone_needs_there() {
+    on_every_peer(|peer| {
+        let mut site = Site::start(peer, &Setup::default());
+        add_reverse_zone(peer, &mut site);
+        let (server, key) = (site.peer.addr().to_string(), site.peer.key_file());
+        let more = format!(
+            "[[target]]\nname = \"reverse\"\nserver = \"{server}\"\ntsig_key_file = {key:?}\n{TARGET}\n{REVERSE}"
+        );
+        site.configure(&server, key, "", &more);
+        let cluster = state(&[("web", &["10.1.1.1"]), ("db", &["10.1.1.2"])]);
+        let said = site.sync(&cluster).exits(0).stdout;
+        assert!(said.contains("target reverse") && said.contains("target lab"), "{said}");
+        assert_eq!(site.peer.query("web.marathon.mesos", "A"), ["10.1.1.1"]);
+        assert_eq!(pointers(&site, "1.1.1"), canonical(&site, &cluster, "web"));
+        site.sync(&state(&[])).exits(0);
+        assert!(pointers(&site, "1.1.1").is_empty());
+        let chosen = site.with(&cluster, &["diff", "--target", "reverse"]).exits(1).stdout;
+        assert!(chosen.contains("2 to add") && !chosen.contains("target lab"), "{chosen}");
+        // Nothing else is granted there.
+        let refused = crate::peer::nsupdate(
+            site.peer.addr(),
+            ZONE,
+            &site.peer.key_file(),
+            &format!("update add {} 60 A 10.1.1.1", at("1.1.1")),
+        );
+        assert!(refused.is_err(), "{peer:?}");
+    });
+}
+
+#[test]
+fn two_runs_follow_their_clusters_side_by_side() {
+    on_every_peer(|peer| {
+        let site = site(peer, "3.9.9 PTR printer.example.");
+        let before = site.peer.axfr();
+        // Of one seed: their tasks have the same addresses.
+        let masters = [(); 2].map(|()| Simulated::start(&["--tasks", "60"]));
+        let url = |master: &Simulated| format!("http://{}", master.address);
+        let poll = "watch = \"poll\"\npoll_interval = \"100ms\"";
+        site.follow(&[url(&masters[1])], poll);
+        let changes = [("[zone]", "[zone]\ndomain = \"prod.mesos\"")];
+        let prod = other(&site, "prod.toml", &changes);
+        site.follow(&[url(&masters[0])], poll);
+        let mut daemons = [site.config(), prod.clone()].map(|config| Daemon::of(&site, &config));
+        let wanted = || -> String {
+            let records = [site.config(), prod.clone()].map(|config| {
+                let mut command = site.command_with(&config, &["records", "--format", "tsv"]);
+                Ran::of(command.output().unwrap()).exits(0).stdout
+            });
+            let mut lines: Vec<String> = records
+                .concat()
+                .lines()
+                .filter(|line| line.contains("\tPTR\t"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            lines.sort();
+            lines.concat()
+        };
+        daemons.iter_mut().for_each(|daemon| drop(daemon.says("published")));
+        until("both are there", || site.published(&before) == wanted());
+        for round in 0..3 {
+            for master in &masters {
+                let name = format!("fresh{round}");
+                master.control(json!({"start": {"framework": "marathon", "name": name}}));
+                let address = json!({"name": name, "address": format!("10.9.9.{}", round + 1)});
+                master.control(json!({"task-address": address}));
+            }
+            let count = 2 + usize::from(round == 2);
+            let both = || pointers(&site, &format!("{}.9.9", round + 1)).len() == count;
+            until("an address has a pointer of each", both);
+            masters[round % 2].control(json!({"kill": {"name": format!("fresh{round}")}}));
+        }
+        until("each has its own", || site.published(&before) == wanted());
+        let left = pointers(&site, "3.9.9");
+        assert!(left.len() == 2 && left.contains(&"printer.example.".to_owned()), "{left:?}");
+        for daemon in daemons {
+            let (code, log) = daemon.stop();
+            assert_eq!(code, 0, "{log:#?}");
+            assert!(!log.iter().any(|line| line.contains("WARN")), "{log:#?}");
+        }
     });
 }
 
