@@ -94,6 +94,15 @@ fn every_example_configuration_is_one() {
     }
 }
 
+#[test]
+fn the_target_that_the_examples_describe_is_that_of_a_reverse_zone() {
+    let [target] = &*blocks(&read("examples/README.md"), "toml") else { panic!("one target") };
+    let reverse = "[zone]\nreverse = [\"10.in-addr.arpa\"]\n";
+    let config = parse(&[LEAST, target, reverse].concat());
+    let zones: Vec<String> = config.targets.iter().map(|t| t.scope.zone.to_string()).collect();
+    assert_eq!(zones, ["mesos.", "10.in-addr.arpa."]);
+}
+
 fn tomls(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let (dirs, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());

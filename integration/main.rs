@@ -4,6 +4,7 @@ mod apart;
 mod asking;
 mod cases;
 mod checking;
+mod choosing;
 mod documents;
 mod drifting;
 mod election;

@@ -426,36 +426,6 @@ fn a_right_to_pointers_that_is_missing_is_told_by_sync() {
     });
 }
 
-#[test]
-fn a_domain_below_the_zones_apex_has_the_addresses_of_tasks_that_choose_it() {
-    on_every_peer(|peer| {
-        let site = Site::start(peer, &Setup::default());
-        let server = site.peer.addr().to_string();
-        let zone = |more: &str| format!("[zone]\ndomain = \"prod.mesos\"\n{more}\n");
-        let key = || site.peer.key_file();
-        site.configure(&server, key(), "zone = \"mesos\"\n", &zone("task_label = \"dns\""));
-        let mut cluster = state(&[("web", &["10.1.1.1"]), ("db", &["10.1.1.2"])]);
-        let tasks = &mut cluster["frameworks"][0]["tasks"];
-        tasks[0]["labels"] = json!([{"key": "dns", "value": "prod.mesos.,www"}]);
-        tasks[1]["labels"] = json!([{"key": "dns", "value": "www"}]);
-        site.sync(&cluster).exits(0);
-        assert_eq!(site.peer.query("prod.mesos", "A"), ["10.1.1.1"]);
-        assert_eq!(site.peer.query("www.prod.mesos", "A"), ["10.1.1.1", "10.1.1.2"]);
-        // Where no task may choose it, it is not ours.
-        site.configure(&server, key(), "zone = \"mesos\"\n", &zone(""));
-        site.sync(&state(&[])).exits(0);
-        assert_eq!(site.peer.query("prod.mesos", "A"), ["10.1.1.1"]);
-        site.configure(&server, key(), "zone = \"mesos\"\n", &zone("task_label = \"dns\""));
-        site.sync(&state(&[])).exits(0);
-        assert_eq!(site.peer.query("prod.mesos", "A"), Vec::<String>::new());
-        // The apex of a zone is never ours.
-        site.configure(&server, key(), "", "[zone]\ntask_label = \"dns\"\n");
-        cluster["frameworks"][0]["tasks"][0]["labels"][0]["value"] = "mesos.".into();
-        let shown = site.diff(&cluster).stdout;
-        assert!(shown.contains("not ours mesos. A: it is the zone's apex"), "{shown}");
-    });
-}
-
 /// Takes the comment signs from the lines from each beginning to the end beside it.
 fn uncommented(text: &str, sign: &str, blocks: &[(&str, &str)]) -> String {
     let mut ends: Option<&str> = None;
