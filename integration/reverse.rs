@@ -285,6 +285,30 @@ fn what_others_do_to_pointers_is_put_right_and_theirs_are_left() {
 }
 
 #[test]
+fn what_another_fence_claims_is_theirs_from_then_on_and_ours_when_it_is_gone() {
+    on_every_peer(|peer| {
+        let master = Simulated::start(&["--tasks", "20"]);
+        let site = site(peer, "");
+        site.follow(&[format!("http://{}", master.address)], "");
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        let (name, text) = (format!("_mesozone-p.{ZONE}"), fence("p", "prod.mesos.", 1, "run"));
+        let theirs = format!("update add {} 60 PTR x.prod.mesos.", at("3.3.3"));
+        site.peer.nsupdate(&format!("update add {name} 0 TXT \"{text}\"\n{theirs}"));
+        // Something of ours is written after theirs was read.
+        site.peer.nsupdate(&format!("update add {} 60 PTR stray.mesos.", at("4.4.4")));
+        until("the stray is gone", || pointers(&site, "4.4.4").is_empty());
+        assert_eq!(pointers(&site, "3.3.3"), ["x.prod.mesos."]);
+        site.peer.nsupdate(&format!("update delete {name} TXT"));
+        daemon.says("are in our space since what kept us from there is gone");
+        until("what they left is removed", || pointers(&site, "3.3.3").is_empty());
+        let (_, log) = daemon.stop();
+        let added = log.iter().filter(|line| line.contains("somebody else added"));
+        assert_eq!(added.count(), 1, "the stray alone: {log:#?}");
+    });
+}
+
+#[test]
 fn the_fence_of_a_reverse_zone_is_taken_as_any_other() {
     on_every_peer(|peer| {
         let site = site(peer, "");

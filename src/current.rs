@@ -8,6 +8,9 @@ use crate::name::Name;
 use crate::rr::{Rdata, Rrset, Ttl, Type};
 use crate::zone::{Key, Zone};
 
+/// The types that are published, into any zone.
+const TYPES: [Type; 4] = [Type::A, Type::AAAA, Type::SRV, Type::PTR];
+
 /// Cloning is free.
 #[derive(Clone, Default, Debug)]
 pub struct Current {
@@ -100,7 +103,15 @@ impl Current {
     /// Whether the server has any record of ours at this very name.
     pub fn has_name(&self, name: &Name) -> bool {
         let has = |rtype: &Type| self.get(&Key { name: name.clone(), rtype: *rtype }).is_some();
-        !self.is_empty() && [Type::A, Type::AAAA, Type::SRV, Type::PTR].iter().any(has)
+        !self.is_empty() && TYPES.iter().any(has)
+    }
+
+    /// Whether the server has no other record of ours at this very name than `desired` has.
+    pub fn is_at(&self, name: &Name, desired: &Zone) -> bool {
+        TYPES.iter().all(|rtype| {
+            let key = Key { name: name.clone(), rtype: *rtype };
+            self.get(&key).is_none_or(|set| set.minus(desired.get(&key)).next().is_none())
+        })
     }
 
     /// Some RRset that the server has and that fits.

@@ -302,6 +302,16 @@ impl Foreign {
         Ok(())
     }
 
+    /// Whether it leaves us the same part of the zone.
+    pub fn decides_like(&self, other: &Foreign) -> bool {
+        // Neighbours decide nothing, and may be many.
+        let Foreign { cnames, cuts, dnames, name_servers, other_owners, rivals, neighbours: _ } =
+            self;
+        (cnames, cuts, dnames) == (&other.cnames, &other.cuts, &other.dnames)
+            && (name_servers, other_owners) == (&other.name_servers, &other.other_owners)
+            && *rivals == other.rivals
+    }
+
     /// Takes note of a PTR record of others.
     pub fn neighbour_came(&mut self, name: &Name, ttl: Ttl) {
         let count = self.neighbours.get(name).map_or(0, |(count, _)| *count);

@@ -19,6 +19,7 @@ use crate::body::{Pieces, Record};
 use crate::connection::Link;
 use crate::control::{self, Control};
 use crate::master::{Master, Stage, now};
+use crate::state::Identity;
 use crate::stream::body;
 use crate::{state, summary, v1};
 
@@ -96,6 +97,13 @@ impl Master {
         self.redirect(&format!("/master/{path}")).and_then(Err)
     }
 
+    /// Who it is while it leads, and whether it knows the cluster.
+    fn leader(&self) -> Option<(Identity, bool)> {
+        let simulation = self.lock();
+        let known = (simulation.identity.clone(), simulation.known().is_some());
+        simulation.stage.is_elected().then_some(known)
+    }
+
     /// To the leader, this one included.
     #[expect(clippy::result_large_err, reason = "an answer either way")]
     fn redirect(&self, path: &str) -> Result<Response, Response> {
@@ -125,13 +133,16 @@ async fn read(
 ) -> Result<Response, Response> {
     master.authenticate(head, Realm::ReadOnly)?;
     master.leading(head)?;
-    let simulated = master.clone();
+    let leader = master.leader().ok_or_else(|| unavailable("No leader elected"))?;
+    let (simulated, (identity, knows)) = (master.clone(), leader);
     send(master, head, name, move || {
         let simulation = simulated.lock();
+        // Whoever has stopped leading meanwhile answers as it led, not with a cluster of nothing.
+        let known = knows.then_some(&simulation.cluster);
         match name {
-            "state" => state::state(&simulation.identity, simulation.known()),
-            "slaves" => state::slaves(simulation.known()),
-            _ => summary::summary(&simulation.identity, simulation.known()).into(),
+            "state" => state::state(&identity, known),
+            "slaves" => state::slaves(known),
+            _ => summary::summary(&identity, known).into(),
         }
     })
     .await

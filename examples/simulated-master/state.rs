@@ -15,6 +15,7 @@ use crate::resources::{Ports, Resources, allocated, unreserved};
 use crate::task::{Part, Task};
 
 /// The master as it names itself.
+#[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) id: String,
     pub(crate) address: SocketAddrV4,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -71,6 +72,28 @@ fn a_new_leader_knows_of_the_cluster_what_a_real_one_knows() {
     assert_eq!(after["elected_time"], recovering["elected_time"]);
     assert!(after["elected_time"].as_f64() > before["elected_time"].as_f64());
     assert_eq!(ids(&after), ids(&before));
+}
+
+#[test]
+fn who_stops_leading_while_it_answers_shows_no_empty_cluster() {
+    let master = Simulated::start(&["--tasks", "300"]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                master.control(json!({"stage": "no-leader"}));
+                master.control(json!({"stage": "running"}));
+            }
+            over.store(true, Ordering::Release);
+        });
+        while !over.load(Ordering::Acquire) {
+            let answer = master.send(&Request::get("/state"));
+            if answer.status == "200 OK" {
+                let state: Value = serde_json::from_slice(&answer.body).unwrap();
+                assert_ne!(state["slaves"], json!([]));
+            }
+        }
+    });
 }
 
 fn ids(state: &Value) -> BTreeSet<(&str, &str)> {
