@@ -617,7 +617,8 @@ mod tests {
         catalog.update(cluster.clone(), Duration::ZERO);
         let mut cost = |cluster: &Cluster| {
             let before = reverse(&catalog);
-            (MADE.set(0), COMPARED.set(0));
+            MADE.set(0);
+            COMPARED.set(0);
             catalog.update(cluster.clone(), Duration::ZERO);
             let changed = before.diff(&reverse(&catalog)).count();
             assert!(COMPARED.get() < 1_000, "{}", COMPARED.get());
