@@ -2,13 +2,16 @@
 //! Where `MESOZONE_CASES` names a folder of further cases, those run too.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesozone::catalog::Catalog;
-use mesozone::cluster::{Endpoint, Numbered};
+use mesozone::cluster::{Endpoint, Numbered, Visibility};
+use mesozone::glob::Glob;
 use mesozone::records::{IpSource, LabelRules, Rules, Unhealthy};
-use mesozone::rr::Ttl;
-use mesozone::state;
+use mesozone::selection::Selection;
+use mesozone::state::StateReader;
+use mesozone::zone::Zone;
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -18,6 +21,13 @@ struct Case {
     rules: String,
     weight: u16,
     unhealthy: String,
+    #[serde(default)]
+    reverse: Vec<String>,
+    task_label: Option<String>,
+    #[serde(default)]
+    visibility: Vec<String>,
+    /// Globs: those included, those excluded.
+    frameworks: Option<(Vec<String>, Vec<String>)>,
 }
 
 impl Case {
@@ -31,8 +41,6 @@ impl Case {
             other => panic!("unknown source {other}"),
         };
         Rules {
-            domain: self.domain.parse().unwrap(),
-            ttl: Ttl::from_secs(60),
             ip_sources: self.ip_sources.iter().map(source).collect(),
             label_rules: match self.rules.as_str() {
                 "rfc952" => LabelRules::Rfc952,
@@ -43,6 +51,22 @@ impl Case {
                 "publish" => Unhealthy::Publish,
                 _ => Unhealthy::Withhold,
             },
+            reverse: self.reverse.iter().map(|zone| zone.parse().unwrap()).collect(),
+            selection: self.selection(),
+            ..Rules::of(self.domain.parse().unwrap())
+        }
+    }
+
+    fn selection(&self) -> Selection {
+        let globs =
+            |texts: &[String]| texts.iter().map(|text| Glob::parse(text).unwrap()).collect();
+        let visibility = self.visibility.iter().map(|word| Visibility::parse(word).unwrap());
+        let all = Selection { visibility: visibility.collect(), ..Selection::default() };
+        match &self.frameworks {
+            None => all,
+            Some((include, exclude)) => {
+                Selection { include: globs(include), exclude: globs(exclude), ..all }
+            }
         }
     }
 }
@@ -50,16 +74,18 @@ impl Case {
 fn records_of(folder: &Path) -> Vec<String> {
     let case: Case =
         serde_json::from_slice(&std::fs::read(folder.join("case.json")).unwrap()).unwrap();
-    let state = state::parse(&std::fs::read(folder.join("state.json")).unwrap()).unwrap();
-    let mut cluster = state.cluster;
+    let mut reader = StateReader::new(case.task_label.as_deref().map(Arc::from));
+    reader.push(&std::fs::read(folder.join("state.json")).unwrap());
+    let mut cluster = reader.finish().unwrap().cluster;
     let masters = case.masters.iter().map(|text| Endpoint::parse(text).unwrap());
     cluster.masters = Numbered::Told(masters.collect());
     cluster.resolve(&[("localhost".into(), vec!["127.0.0.1".parse().unwrap()])].into());
     let mut catalog = Catalog::new(case.rules(), Duration::ZERO);
     catalog.update(cluster, Duration::ZERO);
-    let mut lines: Vec<String> = catalog
-        .zone()
-        .records()
+    let reverse = catalog.reverse();
+    let zones = [catalog.zone()].into_iter().chain(reverse.values());
+    let mut lines: Vec<String> = zones
+        .flat_map(Zone::records)
         .map(|(key, _, rdata)| format!("{}\t{}\t{rdata}", key.name, key.rtype))
         .collect();
     lines.sort();

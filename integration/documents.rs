@@ -74,6 +74,7 @@ fn the_configuration_of_all_keys_has_every_key() {
         keys.extend(keys_of(&unknown(table)));
     }
     keys.extend(keys_of(&text.replace("rname = ", "unknown = 0, rname = ")));
+    keys.extend(keys_of(&text.replace("include = ", "unknown = 0, include = ")));
     let with = |line: &str| text.replace("[mesos]", &format!("[mesos]\n{line}"));
     keys.extend(keys_of(&with("auth = { unknown = 0 }")));
     keys.extend(keys_of(&with("tls = { unknown = 0 }")));
@@ -91,6 +92,15 @@ fn every_example_configuration_is_one() {
     for file in files {
         parse(&std::fs::read_to_string(&file).unwrap());
     }
+}
+
+#[test]
+fn the_target_that_the_examples_describe_is_that_of_a_reverse_zone() {
+    let [target] = &*blocks(&read("examples/README.md"), "toml") else { panic!("one target") };
+    let reverse = "[zone]\nreverse = [\"10.in-addr.arpa\"]\n";
+    let config = parse(&[LEAST, target, reverse].concat());
+    let zones: Vec<String> = config.targets.iter().map(|t| t.scope.zone.to_string()).collect();
+    assert_eq!(zones, ["mesos.", "10.in-addr.arpa."]);
 }
 
 fn tomls(dir: &Path) -> Vec<PathBuf> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mesozone::cluster::Endpoint;
 use mesozone::connection::{Connection, ConnectionError};
-use mesozone::fence;
+use mesozone::fence::FENCE_LABEL;
 use mesozone::name::Name;
 use mesozone::plan::Change;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
@@ -76,7 +76,12 @@ fn addition(owner: &str) -> Vec<u8> {
     let new = Some(Rrset::of_one(Ttl::from_secs(60), Rdata::A([10, 0, 0, 1].into())));
     let batch = Packer::new(vec![Change { key, old: None, new }])
         .take(Limits { record_max: 100, octets_max: 8_000 });
-    let fence = FenceStep { name: fence::name(&mesos()).unwrap(), before: None, after: None };
+    let fence = FenceStep {
+        name: mesos().child(FENCE_LABEL).unwrap(),
+        before: None,
+        after: None,
+        replaced: Vec::new(),
+    };
     update::encode(7, &mesos(), &fence, &batch)
 }
 

@@ -23,7 +23,12 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(site: &Site) -> Daemon {
-        let mut command = site.command(&["run", "-v"]);
+        Daemon::of(site, &site.config())
+    }
+
+    /// One with another configuration beside that of a site.
+    pub(crate) fn of(site: &Site, config: &std::path::Path) -> Daemon {
+        let mut command = site.command_with(config, &["run", "-v"]);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let (sender, lines) = channel();

@@ -75,6 +75,7 @@ pub(crate) fn snapshot(zone: Zone) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot {
         unknown: Arc::default(),
         zone,
+        reverse: Default::default(),
         cluster: Cluster::default(),
         skipped: imbl::OrdMap::new(),
         unread: Arc::from([]),

@@ -1,6 +1,6 @@
 //! A place to run mesozone in: a name server, a configuration, a Mesos state in a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -93,8 +93,13 @@ impl Site {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        self.command_with(&self.config(), args)
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn command_with(&self, config: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesozone"));
-        command.arg("--config").arg(self.config()).args(args).env("NO_COLOR", "1");
+        command.arg("--config").arg(config).args(args).env("NO_COLOR", "1");
         command.stdin(Stdio::null());
         command
     }
@@ -125,7 +130,7 @@ impl Site {
         let mut lines: Vec<String> = zone
             .filter_map(|line| {
                 let fields: Vec<&str> = line.split('\t').collect();
-                let ours = ["A", "AAAA", "SRV"].contains(&fields[2]);
+                let ours = ["A", "AAAA", "SRV", "PTR"].contains(&fields[2]);
                 ours.then(|| format!("{}\t{}\t{}\n", fields[0], fields[2], fields[3]))
             })
             .collect();

@@ -5,7 +5,8 @@
 //! stored, save those of unhealthy tasks. A full read goes through the same door, so entries that
 //! did not change stay shared with every zone published before.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use crate::cluster::{Agent, AgentId, Cluster, Framework, FrameworkId, Task, TaskKey};
+use crate::name::Name;
+use crate::pointers::Pointers;
 use crate::records::{self, Made, Memo, Rules, Skip, Subject, Unhealthy};
 use crate::tally::{Health, Tally};
 use crate::unknown::Unknown;
@@ -25,6 +28,7 @@ pub struct Catalog {
     /// None until an agent changes under its tasks, which few do.
     on_agents: Option<TasksOnAgents>,
     tally: Tally,
+    pointers: Pointers,
     skipped: OrdMap<Subject, Arc<[Skip]>>,
     unknown: Arc<Unknown>,
 }
@@ -39,6 +43,7 @@ impl Catalog {
         let cluster = Cluster::default();
         let mut catalog = Catalog {
             tally: Tally::new(rules.ttl, hold_down),
+            pointers: Pointers::new(&rules.reverse, rules.ttl, hold_down),
             memo: Memo::new(rules),
             on_agents: None,
             skipped: OrdMap::new(),
@@ -55,14 +60,20 @@ impl Catalog {
         self.tally.zone()
     }
 
+    /// The reverse zones of the cluster last given, by their apex.
+    pub fn reverse(&self) -> BTreeMap<Name, Zone> {
+        self.pointers.zones()
+    }
+
     /// Lets names vanish that nothing contributes to and that are due at `now`.
     pub fn expire(&mut self, now: Duration) {
         self.tally.advance(now);
+        self.pointers.advance(now);
     }
 
     /// When the next name vanishes to which nothing contributes.
     pub fn next_due(&self) -> Option<Duration> {
-        self.tally.next_due()
+        self.tally.next_due().into_iter().chain(self.pointers.next_due()).min()
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -82,7 +93,7 @@ impl Catalog {
     /// Makes the zone that of `cluster` at `now`, by a clock that only goes forward, at the cost
     /// of what changed.
     pub fn update(&mut self, mut cluster: Cluster, now: Duration) {
-        self.tally.advance(now);
+        self.expire(now);
         let old = std::mem::take(&mut self.cluster);
         share(&old.agents, &mut cluster.agents);
         share(&old.frameworks, &mut cluster.frameworks);
@@ -92,6 +103,7 @@ impl Catalog {
         for (id, before, now) in changes(&old.agents, &new.agents) {
             let made = |agent: &Arc<Agent>| records::of_agent(self.memo.rules(), agent);
             self.change(Subject::Agent(id.clone()), (before.map(made), now.map(made)));
+            self.pointers.move_agent(addresses(before), addresses(now));
         }
         for (id, before, now) in changes(&old.frameworks, &new.frameworks) {
             let made =
@@ -110,6 +122,7 @@ impl Catalog {
             self.change_task(&key, (&old, Some(before)), (new, Some(now)));
         }
         self.tally.settle();
+        self.pointers.settle();
         if self.unknown.follows_tasks() || !is_same_but_tasks(&old, new) {
             self.unknown = Arc::new(Unknown::of(self.memo.rules(), new));
         }
@@ -145,8 +158,12 @@ impl Catalog {
         if gone.is_some() || !come.skipped.is_empty() {
             self.note_skips(Subject::Task(key.clone()), come.skipped);
         }
-        self.tally.go(gone.unwrap_or_default().records, self.health(before));
-        self.tally.come(come.records, self.health(now));
+        let gone = gone.unwrap_or_default();
+        let [was, is] = [before, now].map(|task| self.health(task));
+        self.tally.go(gone.records, was);
+        self.tally.come(come.records, is);
+        self.pointers.go(gone.pointers, was);
+        self.pointers.come(come.pointers, is);
     }
 
     fn health(&self, task: Option<&Arc<Task>>) -> Health {
@@ -242,6 +259,11 @@ fn tasks_of(id: &FrameworkId, cluster: &Cluster) -> impl Iterator<Item = TaskKey
     tasks.take_while(move |key| key.framework == *id).cloned()
 }
 
+fn addresses(agent: Option<&Arc<Agent>>) -> &[IpAddr] {
+    let endpoint = agent.and_then(|agent| agent.endpoint.as_ref());
+    endpoint.map_or(&[], |endpoint| &endpoint.addresses)
+}
+
 fn is_same_but_tasks(old: &Cluster, new: &Cluster) -> bool {
     (&old.leader, &old.masters) == (&new.leader, &new.masters)
         && old.agents.ptr_eq(&new.agents)
@@ -288,19 +310,17 @@ mod tests {
     use super::*;
     use crate::cluster::{Endpoint, Network};
     use crate::current::Current;
-    use crate::records::{IpSource, LabelRules, MADE};
-    use crate::rr::{COMPARED, Ttl};
+    use crate::records::{IpSource, MADE};
+    use crate::rr::COMPARED;
     use crate::zone::Key;
     use proptest::prelude::*;
 
     fn rules(unhealthy: Unhealthy) -> Rules {
         Rules {
-            domain: "mesos".parse().unwrap(),
-            ttl: Ttl::from_secs(60),
             ip_sources: vec![IpSource::Netinfo, IpSource::Host],
-            label_rules: LabelRules::Rfc1123,
-            srv_weight: 1,
             unhealthy,
+            reverse: vec!["10.in-addr.arpa".parse().unwrap()],
+            ..Rules::of("mesos".parse().unwrap())
         }
     }
 
@@ -316,6 +336,7 @@ mod tests {
         Arc::new(Task {
             name: name.into(),
             discovery: None,
+            chosen: Box::default(),
             host_ports: vec![(31000, 31001)],
             netinfo: vec![std::net::Ipv4Addr::from(0x0a00_0000 + address).into()],
             docker: Vec::new(),
@@ -419,7 +440,8 @@ mod tests {
     fn one_changed_task_costs_the_same_among_a_thousand_and_among_fifty_thousand() {
         let costs = [1_000, 50_000].map(|tasks| {
             let mut cluster = cluster_of(tasks);
-            let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+            let forward = Rules { reverse: Vec::new(), ..rules(Unhealthy::Withhold) };
+            let mut catalog = Catalog::new(forward, Duration::ZERO);
             catalog.update(cluster.clone(), Duration::ZERO);
             [7, 501, 502].map(|id| {
                 cluster.tasks.insert(key(id, id % 10), task(&format!("app{}", id / 5), 9, None));
@@ -483,7 +505,8 @@ mod tests {
         Leader(Option<usize>),
     }
 
-    const HOSTS: [&str; 3] = ["10.201.0.1:5051", "10.201.0.2:5051", "host.example:5051"];
+    /// The first of them has the address of some tasks.
+    const HOSTS: [&str; 3] = ["10.0.0.1:5051", "10.201.0.2:5051", "host.example:5051"];
 
     fn event() -> impl Strategy<Value = Event> {
         let there = (0..3_usize, 0..3_u32, proptest::option::of(any::<bool>()));
@@ -501,7 +524,9 @@ mod tests {
         let endpoint = |host: usize| Endpoint::parse(HOSTS[host]);
         match event {
             Event::Task(id, agent, Some((name, address, healthy))) => {
-                let task = task(["web", "db", "--"][name], address, healthy);
+                let mut task = task(["web", "db", "--"][name], address, healthy);
+                let chosen = ["www", "www, db.m", "leader"][name];
+                Arc::make_mut(&mut task).chosen = [chosen.into()].into();
                 cluster.tasks.insert(key(id, agent), task);
             }
             Event::Task(id, agent, None) => {
@@ -563,17 +588,59 @@ mod tests {
                 afresh.update(now.clone(), Duration::ZERO);
                 let (zone, expected) = (catalog.zone(), afresh.zone());
                 prop_assert!(zone == expected, "{:#?}\n{:#?}", zone, expected);
+                prop_assert_eq!(catalog.reverse(), afresh.reverse());
                 prop_assert_eq!(zone.record_count(), expected.record_count());
                 prop_assert_eq!(catalog.skipped(), afresh.skipped());
                 prop_assert_eq!(catalog.unknown(), afresh.unknown());
-                for (key, is, held) in expected.diff(held.zone()) {
-                    let alone = is.is_none() && expected.at(&key.name).next().is_none();
-                    prop_assert!(alone, "{}: {:?}, held {:?}", key.name, is, held);
+                let (reverse, held_reverse) = (reverse(&afresh), reverse(&held));
+                for (expected, held) in [(expected, held.zone()), (&reverse, &held_reverse)] {
+                    for (key, is, held) in expected.diff(held) {
+                        let alone = is.is_none() && expected.at(&key.name).next().is_none();
+                        prop_assert!(alone, "{}: {:?}, held {:?}", key.name, is, held);
+                    }
                 }
             }
             held.expire(Duration::from_secs(1_000));
             prop_assert!(held.zone() == catalog.zone());
+            prop_assert_eq!(held.reverse(), catalog.reverse());
         }
+    }
+
+    fn reverse(catalog: &Catalog) -> Zone {
+        catalog.reverse().pop_first().unwrap().1
+    }
+
+    #[test]
+    fn a_changed_task_or_agent_costs_its_own_pointers_only() {
+        let mut cluster = cluster_of(5_000);
+        let mut catalog = Catalog::new(rules(Unhealthy::Withhold), Duration::ZERO);
+        catalog.update(cluster.clone(), Duration::ZERO);
+        let mut cost = |cluster: &Cluster| {
+            let before = reverse(&catalog);
+            MADE.set(0);
+            COMPARED.set(0);
+            catalog.update(cluster.clone(), Duration::ZERO);
+            let changed = before.diff(&reverse(&catalog)).count();
+            assert!(COMPARED.get() < 1_000, "{}", COMPARED.get());
+            (changed, MADE.get())
+        };
+        cluster.tasks.insert(key(7, 7), task("app1", 9_000, None));
+        assert_eq!(cost(&cluster), (2, 2), "one address for another");
+        let agent = |n: u8| Agent {
+            endpoint: Endpoint::parse(&format!("10.0.0.{n}:5051")),
+            faults: Vec::new(),
+        };
+        for n in 1..50 {
+            let id = AgentId(Arc::from(format!("y-S{n}")));
+            cluster.agents.insert(id, Arc::new(agent(n)));
+            assert_eq!(
+                cost(&cluster),
+                (usize::from(n != 7), 0),
+                "it hides the task at its address"
+            );
+        }
+        cluster.agents.remove(&AgentId(Arc::from("y-S9")));
+        assert_eq!(cost(&cluster), (1, 0));
     }
 
     fn held_down() -> Catalog {

@@ -13,7 +13,7 @@ use crate::cluster::{Endpoint, Host};
 use crate::config::{self, Auth, Config, Election, Secret};
 use crate::connection::{ConnectionError, now, random};
 use crate::diagnosis::{self, About, Inspected, Trouble};
-use crate::fence::{self, Instance};
+use crate::fence::Instance;
 use crate::findings::{Finding, count};
 use crate::inspect::{self, Inspection};
 use crate::name::Name;
@@ -41,7 +41,7 @@ pub async fn check<E>(
     if let Some(election) = &config.election {
         tell(vec![candidacy(election).await])?;
     }
-    let inspected = join_all(config.targets.iter().map(|target| inspect(config, target)));
+    let inspected = join_all(config.targets.iter().map(inspect));
     let masters = async {
         let (found, snapshot) = canvass::canvass(config).await;
         tell(found).map(|()| snapshot)
@@ -143,12 +143,12 @@ struct Seen {
     answers: Result<Inspected, Trouble>,
 }
 
-async fn inspect(config: &Config, target: &config::Target) -> Result<Seen, Finding> {
+async fn inspect(target: &config::Target) -> Result<Seen, Finding> {
     let about = || format!("target {}", target.name);
     let keys = secret::keys(target).map_err(|error| {
         Finding::failure(about(), chain(&error), "give it a key as `tsig-keygen` writes it")
     })?;
-    let fence = fence::name(&config.rules.domain).map_err(|error| {
+    let fence = target.scope.fence_name().map_err(|error| {
         let text = format!("no room for the fence's name: {error}");
         Finding::failure(about(), text, "choose a shorter domain")
     })?;
@@ -186,7 +186,7 @@ async fn compare(
         }
     };
     let nothing = Zone::default();
-    let zone = snapshot.map_or(&nothing, |snapshot| &snapshot.zone);
+    let zone = snapshot.map_or(&nothing, |snapshot| snapshot.zone_of(&target.scope.zone));
     let transferred = transfer(target, seen.keys.clone(), zone).await;
     match transferred.map(|reached| (reached.view().cloned(), reached)) {
         Ok((Some(view), mut reached)) => {
@@ -209,7 +209,8 @@ async fn compare(
 }
 
 fn desired(about: &About<'_>, snapshot: Option<&Snapshot>, foreign: &Foreign) -> Vec<Finding> {
-    snapshot.map_or_else(Vec::new, |s| diagnosis::desired(about, &s.zone, foreign))
+    snapshot
+        .map_or_else(Vec::new, |s| diagnosis::desired(about, s.zone_of(&about.scope.zone), foreign))
 }
 
 async fn transfer(

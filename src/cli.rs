@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -250,7 +251,7 @@ fn load(path: &Path) -> Result<Config> {
 async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
     let (state, completeness, masters) = match &source.state {
         Some(path) => {
-            let state = read_state(path)?;
+            let state = read_state(path, config.mesos.task_label.clone())?;
             let completeness = Completeness::of_file(&state.cluster);
             let configured = config.mesos.masters.iter().map(|master| master.endpoint.clone());
             // Nobody is asked whom the elections know, so the masters' names stay as they are.
@@ -279,7 +280,7 @@ async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
 }
 
 /// Reads a saved state piece by piece: it may be larger than what it tells.
-fn read_state(path: &Path) -> Result<State> {
+fn read_state(path: &Path, chooses: Option<Arc<str>>) -> Result<State> {
     let about = || match path == Path::new("-") {
         true => "reading the state from standard input".to_owned(),
         false => format!("reading {}", path.display()),
@@ -288,7 +289,7 @@ fn read_state(path: &Path) -> Result<State> {
         true => Box::new(std::io::stdin()),
         false => Box::new(std::fs::File::open(path).with_context(about)?),
     };
-    let (mut reader, mut chunk) = (StateReader::new(), vec![0; CHUNK]);
+    let (mut reader, mut chunk) = (StateReader::new(chooses), vec![0; CHUNK]);
     loop {
         match from.read(&mut chunk).with_context(about)? {
             0 => return reader.finish().with_context(about),
@@ -316,7 +317,7 @@ fn tell_skipped(snapshot: &Snapshot) {
 }
 
 fn print_records(snapshot: &Snapshot, format: RecordsFormat) -> Result<()> {
-    let mut records = snapshot.zone.records();
+    let mut records = snapshot.records();
     match format {
         RecordsFormat::Zone => print(|out| {
             records.try_for_each(|(Key { name, rtype }, ttl, rdata)| {
@@ -415,7 +416,7 @@ async fn diff(
 }
 
 async fn plan(target: &mut Target, snapshot: &Snapshot) -> Result<Plan> {
-    target.read(&snapshot.zone).await?;
+    target.read(snapshot.zone_of(&target.config.scope.zone)).await?;
     target.check_owner()?;
     Ok(target.plan(snapshot, &[]))
 }
@@ -427,7 +428,7 @@ fn about<'a>(target: &'a Target, server: &'a str, snapshot: &Snapshot) -> Option
         server,
         zone: target.zone(),
         serial: view.serial,
-        adoption: target.adoption(&view.fence),
+        adoption: target.adoption(view),
         completeness: snapshot.completeness,
     })
 }
@@ -443,7 +444,8 @@ fn script(target: &Target, about: &About<'_>, plan: &Plan) -> String {
         Found::Fence(fence) => Some(fence.rdata()),
         Found::Absent | Found::Other(_) => None,
     });
-    let step = FenceStep { name: target.fence_name().clone(), before, after: None };
+    let (name, after, replaced) = (target.fence_name().clone(), None, Vec::new());
+    let step = FenceStep { name, before, after, replaced };
     let held = report::text(about, plan, Style::Plain);
     let comments = held.lines().filter(|line| !line.starts_with(['+', '-']));
     let mut text: String = comments.map(|line| format!("; {line}\n")).collect();

@@ -155,9 +155,31 @@ pub struct DiscoveryPort {
     pub on_agent: bool,
 }
 
+/// How far a service is to be seen, as its framework wishes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Visibility {
+    Framework,
+    Cluster,
+    External,
+}
+
+impl Visibility {
+    /// Reads the word of Mesos.
+    pub fn parse(text: &str) -> Option<Visibility> {
+        match text {
+            "FRAMEWORK" => Some(Visibility::Framework),
+            "CLUSTER" => Some(Visibility::Cluster),
+            "EXTERNAL" => Some(Visibility::External),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Discovery {
     pub name: Box<str>,
+    /// None: nothing that is known was told.
+    pub visibility: Option<Visibility>,
     pub ports: Vec<DiscoveryPort>,
 }
 
@@ -166,6 +188,8 @@ pub struct Discovery {
 pub struct Task {
     pub name: Box<str>,
     pub discovery: Option<Discovery>,
+    /// The values of its label by which tasks choose names, where that is read.
+    pub chosen: Box<[Box<str>]>,
     /// `resources.ports`: ranges of agent ports, both ends included.
     pub host_ports: Vec<(i64, i64)>,
     /// What the status that counts says of addresses, by source.
@@ -338,6 +362,7 @@ mod tests {
         let task = Arc::new(Task {
             name: "t".into(),
             discovery: None,
+            chosen: Box::default(),
             host_ports: Vec::new(),
             netinfo: Vec::new(),
             docker: Vec::new(),

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
 use crate::cluster::Endpoint;
-use crate::fence::Owner;
+use crate::fence::{DOMAIN_MAX, Owner};
 use crate::mark::Shrink;
 use crate::name::Name;
 use crate::records::Rules;
@@ -51,6 +52,8 @@ pub struct Mesos {
     pub timeout: Duration,
     pub auth: Option<Auth>,
     pub tls: Tls,
+    /// The key of the label by which tasks choose names: the one that is read of them.
+    pub task_label: Option<Arc<str>>,
 }
 
 /// Where a secret is: never in the configuration itself.
@@ -155,10 +158,24 @@ pub enum ConfigError {
     SameName(String),
     #[error("the targets {0:?} and {1:?} have one server, zone and key")]
     SameTarget(String, String),
-    #[error("target {target:?}: the zone {zone} is neither the domain {domain} nor above it")]
+    #[error(
+        "target {target:?}: the zone {zone} is neither the domain {domain} nor above it, nor one of \
+         [zone] reverse"
+    )]
     ZoneElsewhere { target: String, zone: Name, domain: Name },
     #[error("target {target:?}: protect pattern {pattern:?} is not inside the zone {zone}")]
     ProtectElsewhere { target: String, pattern: String, zone: Name },
+    #[error("[zone] reverse: {0} and {1} are within one another")]
+    NestedReverse(Name, Name),
+    #[error("[zone] reverse: {reverse} and the domain {domain} are within one another")]
+    ReverseAndDomain { reverse: Name, domain: Name },
+    #[error("[zone] frameworks: include needs at least one pattern")]
+    NothingIncluded,
+    #[error(
+        "target {target:?}: the domain {domain} is too long for a fence in a reverse zone: \
+         {DOMAIN_MAX} characters are the limit"
+    )]
+    DomainTooLong { target: String, domain: Name },
     #[error("target {0:?}: give tsig_key_file or tsig_key_env, one of them")]
     NoKey(String),
     #[error("target {0:?}: give transfer_key_file or transfer_key_env, not both")]

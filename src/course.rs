@@ -299,7 +299,7 @@ fn say(snapshot: &Snapshot, leader: &Base, same: bool) {
         debug!(tasks, "state read from {leader}");
         return;
     }
-    let records = snapshot.zone.record_count();
+    let records = snapshot.record_count();
     let skipped = snapshot.skipped.len() + snapshot.unread.len();
     match snapshot.completeness {
         Completeness::Complete => info!(tasks, records, skipped, "state read from {leader}"),

@@ -6,8 +6,10 @@ use imbl::OrdMap;
 
 use crate::name::Name;
 use crate::rr::{Rdata, Rrset, Ttl, Type};
-use crate::scope::TYPES;
 use crate::zone::{Key, Zone};
+
+/// The types that are published, into any zone.
+const TYPES: [Type; 4] = [Type::A, Type::AAAA, Type::SRV, Type::PTR];
 
 /// Cloning is free.
 #[derive(Clone, Default, Debug)]

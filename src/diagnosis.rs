@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::RrsetMax;
 use crate::cut::RECORD_MAX_OF_BIND;
-use crate::fence::{Adoption, Fence, Found, Until};
+use crate::fence::{Adoption, Fence, Found, Owner, Until};
 use crate::findings::{Finding, count, some};
 use crate::held::Why;
 use crate::name::Name;
@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::probe::Skew;
 use crate::reading::View;
 use crate::rr::{Rdata, Ttl, Type};
-use crate::scope::{Foreign, NotOurs, Scope};
+use crate::scope::{Foreign, NotOurs, Scope, Space};
 use crate::snapshot::{Completeness, Snapshot};
 use crate::wire::{Rcode, Soa};
 use crate::zone::{Key, Zone};
@@ -72,7 +72,7 @@ pub fn cluster(snapshot: &Snapshot) -> Vec<Finding> {
         "{} on {}, {}",
         count(tasks, "task", "tasks"),
         count(agents, "agent", "agents"),
-        count(snapshot.zone.record_count(), "record", "records")
+        count(snapshot.record_count(), "record", "records")
     );
     let mut found = vec![match snapshot.completeness {
         Completeness::Complete => Finding::well("cluster", format!("complete: {size}")),
@@ -290,15 +290,7 @@ fn fence_found(about: &About<'_>, found: &Found, now: u64) -> Finding {
         Found::Fence(fence) if fence.owner == *owner => {
             Finding::well(text, format!("fence: {}", held(fence, now)))
         }
-        Found::Fence(fence) => Finding::failure(
-            text,
-            format!("fence: another owner publishes here: {}, not {owner}", fence.owner),
-            format!(
-                "give this configuration another domain or [ha] owner; if that one is gone for \
-                 good: `mesozone sync --take-over {}`",
-                fence.owner
-            ),
-        ),
+        Found::Fence(fence) => other_owner(about, &fence.owner, ""),
         Found::Other(records) => Finding::failure(
             text,
             match records.len() {
@@ -308,6 +300,18 @@ fn fence_found(about: &About<'_>, found: &Found, now: u64) -> Finding {
             format!("see who put them there, and delete them: `update delete {name} TXT`"),
         ),
     }
+}
+
+fn other_owner(about: &About<'_>, theirs: &Owner, place: &str) -> Finding {
+    let ours = &about.scope.owner;
+    Finding::failure(
+        about.text(),
+        format!("fence: another owner publishes here: {theirs}, not {ours}{place}"),
+        format!(
+            "give this configuration another domain or [ha] owner; if that one is gone for good: \
+             `mesozone sync --take-over {theirs}`"
+        ),
+    )
 }
 
 /// TXT data of one character-string as its text.
@@ -372,13 +376,15 @@ fn rights(about: &About<'_>, rights: &[(Type, Right)]) -> Vec<Finding> {
     each.iter().map(finding).collect()
 }
 
-/// `A, AAAA, SRV below mesos. and TXT at _mesozone.mesos.`
+/// `A, AAAA, SRV below mesos. and TXT at _mesozone.mesos.`, or `PTR below 10.in-addr.arpa. and ...`
 fn place(about: &About<'_>, types: &[Type]) -> String {
     let below = types.iter().filter(|rtype| **rtype != Type::TXT).map(Type::to_string);
     let below = below.collect::<Vec<_>>().join(", ");
     let mut places = Vec::new();
     if !below.is_empty() {
-        places.push(format!("{below} below {}", about.scope.domain));
+        let Scope { zone, domain, space, .. } = about.scope;
+        let parent = if *space == Space::Reverse { zone } else { domain };
+        places.push(format!("{below} below {parent}"));
     }
     if types.contains(&Type::TXT) {
         places.push(format!("TXT at {}", about.fence));
@@ -389,9 +395,21 @@ fn place(about: &About<'_>, types: &[Type]) -> String {
 /// What a transfer told, beside what is desired, if that is known.
 pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<Finding> {
     let records = view.current.record_count();
-    let records = count(records, "A, AAAA or SRV record", "A, AAAA and SRV records");
-    let text = format!("transfer: allowed; {records} below {}", about.scope.domain);
+    let domain = &about.scope.domain;
+    let text = match about.scope.space {
+        Space::Below | Space::Within => {
+            let records = count(records, "A, AAAA or SRV record", "A, AAAA and SRV records");
+            format!("transfer: allowed; {records} below {domain}")
+        }
+        Space::Reverse => {
+            let records = count(records, "PTR record", "PTR records");
+            format!("transfer: allowed; {records} to names at and below {domain}")
+        }
+    };
     let mut found = vec![Finding::well(about.text(), text)];
+    for (name, rival) in view.foreign.rivals() {
+        found.push(other_owner(about, &rival.owner, &format!(", by the fence at {name}")));
+    }
     let Some(plan) = plan else { return found };
     for held in &plan.held {
         let number = held.entries.len();
@@ -449,7 +467,11 @@ pub fn desired(about: &About<'_>, zone: &Zone, foreign: &Foreign) -> Vec<Finding
             Ok(()) if set.rdata().len() > RECORD_MAX_OF_BIND => {
                 large.push(format!("{} {} ({})", key.name, key.rtype, set.rdata().len()));
             }
-            Ok(()) => {}
+            Ok(()) => {
+                if let (_, Some((_, why))) = about.scope.share(set, foreign) {
+                    barred.entry(why.to_string()).or_default().push(key);
+                }
+            }
             Err(NotOurs::Protected(pattern)) => protected.entry(pattern).or_default().push(key),
             Err(why) => barred.entry(why.to_string()).or_default().push(key),
         }
@@ -499,7 +521,7 @@ fn names<'k>(keys: &[&'k Key]) -> (usize, Vec<&'k Name>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fence::{Instance, Owner};
+    use crate::fence::Instance;
     use crate::findings;
     use crate::report::Style;
     use crate::rr::{Rrset, Serial};
@@ -508,7 +530,13 @@ mod tests {
         let domain: Name = "mesos".parse().unwrap();
         let owner = Owner::of_domain(&domain);
         let protect = protect.iter().map(|text| crate::scope::Pattern::parse(text).unwrap());
-        Scope { zone: domain.clone(), domain, owner, protect: protect.collect() }
+        Scope {
+            zone: domain.clone(),
+            domain,
+            owner,
+            protect: protect.collect(),
+            space: Space::Below,
+        }
     }
 
     /// The lines that something has to say, without what they are about.
@@ -530,10 +558,11 @@ mod tests {
 
     #[track_caller]
     fn check_rights(denied: &[(Type, Right)], expected: &str) {
-        let each = crate::probe::TYPES.map(|rtype| {
+        let each = crate::probe::types(Space::Below).into_iter().map(|rtype| {
             let right = denied.iter().find(|(denied, _)| *denied == rtype);
             (rtype, right.map_or(Right::Granted, |(_, right)| right.clone()))
         });
+        let each: Vec<(Type, Right)> = each.collect();
         assert_eq!(told(&[], |about| rights(about, &each)), expected);
     }
 
@@ -554,7 +583,8 @@ mod tests {
              _mesozone.mesos.\n",
         );
         check_rights(
-            &crate::probe::TYPES.map(|rtype| (rtype, Right::Denied(Rcode::NOTIMP))),
+            &[Type::A, Type::AAAA, Type::SRV, Type::TXT]
+                .map(|rtype| (rtype, Right::Denied(Rcode::NOTIMP))),
             "FAIL  update of A, AAAA, SRV below mesos. and TXT at _mesozone.mesos.: the server \
              answered NOTIMP: it does no dynamic updates; publish to its primary; or make it a \
              secondary of one that does\n",
@@ -569,6 +599,7 @@ mod tests {
             epoch: 3,
             adoption: Adoption::Adopted,
             until,
+            domain: None,
         };
         let found = Found::Fence(fence);
         let line = told(&[], |about| vec![fence_found(about, &found, 1_000)]);

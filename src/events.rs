@@ -91,7 +91,20 @@ pub struct EventReader {
     framing: RecordIo,
     record: Splitter<List>,
     gathered: Gathered,
+    told: Told,
+}
+
+/// What reading a task goes by.
+#[derive(Default)]
+struct Told {
     ids: Ids,
+    chooses: Option<Arc<str>>,
+}
+
+impl Told {
+    fn task(&mut self, text: &[u8]) -> serde_json::Result<ToldTask> {
+        task::task(text, &mut self.ids, self.chooses.as_deref())
+    }
 }
 
 #[derive(Default)]
@@ -100,30 +113,29 @@ struct Gathered {
     members: Members,
 }
 
-impl Default for EventReader {
-    fn default() -> EventReader {
+impl EventReader {
+    /// Of the tasks' labels those of the key `chooses` are kept.
+    pub fn new(chooses: Option<Arc<str>>) -> EventReader {
         EventReader {
             framing: RecordIo::default(),
             record: Splitter::new(LISTS),
             gathered: Gathered::default(),
-            ids: Ids::default(),
+            told: Told { ids: Ids::default(), chooses },
         }
     }
-}
 
-impl EventReader {
     /// Takes the next octets; gives the events that they complete. After an error the stream is
     /// of no more use.
     pub fn push(&mut self, chunk: &[u8], mut give: impl FnMut(Event)) -> Result<(), EventError> {
-        let EventReader { framing, record, gathered, ids } = self;
+        let EventReader { framing, record, gathered, told } = self;
         let mut broken = None;
         framing.push(chunk, |part| match part {
             Part::Octets(octets) => {
-                record.push(octets, |list, text| gathered.member(list, text, ids));
+                record.push(octets, |list, text| gathered.member(list, text, told));
             }
             Part::End => {
                 let record = std::mem::replace(record, Splitter::new(LISTS));
-                match event(&record.skeleton(), std::mem::take(gathered), ids) {
+                match event(&record.skeleton(), std::mem::take(gathered), told) {
                     Ok(event) => give(event),
                     Err(error) => broken = broken.take().or(Some(error)),
                 }
@@ -134,7 +146,7 @@ impl EventReader {
 }
 
 impl Gathered {
-    fn member(&mut self, list: List, text: &[u8], ids: &mut Ids) {
+    fn member(&mut self, list: List, text: &[u8], tasks: &mut Told) {
         let Gathered { state, members } = self;
         let unread = &mut state.unread;
         match list {
@@ -159,14 +171,14 @@ impl Gathered {
                 state.completed.extend(id.map(|(id, _)| id));
             }
             List::Tasks => {
-                let read = members.read("task", text, task::task(text, ids), unread);
+                let read = members.read("task", text, tasks.task(text), unread);
                 if let Some(told) = read {
                     state.add(told);
                 }
             }
             List::Ended => {
                 // One that cannot be read is left out: it makes no records either way.
-                let key = members.checked(text, task::task_key(text, ids));
+                let key = members.checked(text, task::task_key(text, &mut tasks.ids));
                 state.ended.extend(key.and_then(Result::ok));
             }
             List::Other => members.skip(text),
@@ -175,7 +187,7 @@ impl Gathered {
 }
 
 /// The event of one record, its long lists gathered before.
-fn event(text: &[u8], gathered: Gathered, ids: &mut Ids) -> serde_json::Result<Event> {
+fn event(text: &[u8], gathered: Gathered, tasks: &mut Told) -> serde_json::Result<Event> {
     gathered.members.check()?;
     let raw: RawEvent<'_> = match serde_json::from_slice(text) {
         Ok(raw) => raw,
@@ -186,10 +198,10 @@ fn event(text: &[u8], gathered: Gathered, ids: &mut Ids) -> serde_json::Result<E
         ("SUBSCRIBED", Some(told)) => return subscribed(told, gathered.state),
         ("HEARTBEAT", _) => return Ok(Event::Heartbeat),
         ("TASK_ADDED", Some(told)) => {
-            within(told, "task", |text| task::task(text, ids).map(Event::TaskAdded))
+            within(told, "task", |text| tasks.task(text).map(Event::TaskAdded))
         }
         ("TASK_UPDATED", Some(told)) => {
-            task::update_v1(told.as_bytes(), ids).map(Event::TaskUpdated)
+            task::update_v1(told.as_bytes(), &mut tasks.ids).map(Event::TaskUpdated)
         }
         ("AGENT_ADDED", Some(told)) => within(told, "agent", |text| {
             mesos::agent_v1(text).map(|(id, agent)| Event::AgentAdded(id, agent))
@@ -318,7 +330,7 @@ mod tests {
 
     /// The kinds of the events in these records, or that the stream is of no use.
     fn read(records: &[&str]) -> Result<Vec<String>, EventError> {
-        let (mut reader, mut kinds) = (EventReader::default(), Vec::new());
+        let (mut reader, mut kinds) = (EventReader::new(None), Vec::new());
         for record in records {
             let framed = format!("{}\n{record}", record.len());
             reader.push(framed.as_bytes(), |event| {

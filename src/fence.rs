@@ -4,11 +4,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::name::{Name, NameError};
+use crate::name::Name;
 use crate::rr::Rdata;
 
-/// The first label of the fence's name.
+/// The first label of the fence's name; in a reverse zone the owner follows it.
 pub const FENCE_LABEL: &[u8] = b"_mesozone";
+/// The most octets of a domain's text that leave room for the rest of a fence in one
+/// character-string.
+pub const DOMAIN_MAX: usize = 100;
 /// The most octets of an owner.
 pub const OWNER_MAX: usize = 40;
 
@@ -86,6 +89,8 @@ pub struct Fence {
     pub epoch: u64,
     pub adoption: Adoption,
     pub until: Until,
+    /// In a reverse zone: whose names the records are for.
+    pub domain: Option<Name>,
 }
 
 impl Fence {
@@ -113,6 +118,7 @@ impl Fence {
                 "run" => Until::Run,
                 time => Until::Time(time.parse().ok()?),
             },
+            domain: field("domain").map(str::parse).transpose().ok()?,
         };
         (version == "1" && fence.rdata() == *rdata).then_some(fence)
     }
@@ -120,7 +126,8 @@ impl Fence {
     /// The TXT data of this fence.
     pub fn rdata(&self) -> Rdata {
         let text = self.to_string();
-        let length = text.len() as u8; // An owner of 40 and numbers: never above 160.
+        // An owner of 40, numbers, and a domain of DOMAIN_MAX: never above 255.
+        let length = text.len() as u8;
         Rdata::Other(Arc::from([&[length][..], text.as_bytes()].concat()))
     }
 }
@@ -134,13 +141,9 @@ impl fmt::Display for Fence {
             Until::Released => f.write_str("0"),
             Until::Time(time) => time.fmt(f),
             Until::Run => f.write_str("run"),
-        }
+        }?;
+        self.domain.as_ref().map_or(Ok(()), |domain| write!(f, " domain={domain}"))
     }
-}
-
-/// The name at which the fence of a domain stands.
-pub fn name(domain: &Name) -> Result<Name, NameError> {
-    domain.child(FENCE_LABEL)
 }
 
 /// The TXT records found at the fence's name.
@@ -186,6 +189,8 @@ pub struct Claim {
     pub seen: Option<u64>,
     /// Whose fence an operator lets us replace.
     pub take_over: Option<Owner>,
+    /// In a reverse zone: whose names the records are for.
+    pub domain: Option<Name>,
 }
 
 /// Why somebody else publishes.
@@ -203,6 +208,11 @@ pub enum FenceError {
     Held(Fence),
     #[error("the fence belongs to the owner \"{0}\", not to \"{1}\", as --take-over says")]
     OtherOwner(Owner, Owner),
+    #[error(
+        "the fence of the owner \"{owner}\" is for other names, {0}: give this configuration another \
+         [ha] owner; if those names are gone for good, `sync --take-over {owner}`", owner = .0.owner
+    )]
+    OtherNames(Fence),
     #[error("the fence is not ours, and nobody knows whether we are elected to take it")]
     NotElected,
     #[error(
@@ -222,6 +232,7 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         epoch,
         adoption,
         until: claim.until,
+        domain: claim.domain.clone(),
     };
     let found = match found {
         Found::Absent if claim.mandate == Mandate::Keep => return Err(FenceError::NotElected),
@@ -244,6 +255,13 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
             return Err(FenceError::ForeignOwner(found.owner.clone(), claim.owner.clone()));
         }
         _ => {}
+    }
+    if found.domain != claim.domain {
+        // What was adopted for other names is not adopted for these.
+        return match claim.take_over.as_ref() == Some(&found.owner) {
+            true => Ok(take(found.epoch.max(held_epoch) + 1, Adoption::FirstContact)),
+            false => Err(FenceError::OtherNames(found.clone())),
+        };
     }
     if found.instance == claim.instance && found.until != Until::Released {
         // In a zone that was set back an older epoch of ours may still be on messages under way.
@@ -274,7 +292,8 @@ mod tests {
 
     fn fence(owner: &str, instance: u64, epoch: u64, until: Until) -> Fence {
         let owner = Owner::parse(owner).unwrap();
-        Fence { owner, instance: Instance(instance), epoch, adoption: Adoption::Adopted, until }
+        let adoption = Adoption::Adopted;
+        Fence { owner, instance: Instance(instance), epoch, adoption, until, domain: None }
     }
 
     #[test]
@@ -295,6 +314,9 @@ mod tests {
             assert_eq!(Fence::parse(&Rdata::Other(Arc::from(octets))), None, "{other}");
         }
         assert_eq!(Fence::parse(&Rdata::Other(Arc::from([]))), None);
+        let reverse = Fence { domain: "mesos".parse().ok(), ..fence("a", 7, 3, Until::Run) };
+        assert!(reverse.to_string().ends_with(" until=run domain=mesos."));
+        assert_eq!(Fence::parse(&reverse.rdata()), Some(reverse));
     }
 
     #[test]
@@ -326,8 +348,8 @@ mod tests {
     ) {
         let owner = Owner::parse("a").unwrap();
         let take_over = take_over.map(|owner| Owner::parse(owner).unwrap());
-        let seen = None;
-        let claim = Claim { owner, instance: Instance(1), until, mandate, held, seen, take_over };
+        let (instance, seen, domain) = (Instance(1), None, None);
+        let claim = Claim { owner, instance, until, mandate, held, seen, take_over, domain };
         let taken = next(&found, &claim, 1_000).map(|fence| fence.epoch);
         assert_eq!(
             taken.map_err(|error| error.to_string()[..10].to_owned()),
@@ -375,10 +397,37 @@ mod tests {
         let owner = Owner::parse("a").unwrap();
         let take_over = Owner::parse("b").ok();
         let (mandate, held) = (Mandate::Take, None);
-        let (instance, seen) = (Instance(1), None);
-        let claim = Claim { owner, instance, until: sync, mandate, held, seen, take_over };
+        let (instance, until, seen, domain) = (Instance(1), sync, None, None);
+        let claim = Claim { owner, instance, until, mandate, held, seen, take_over, domain };
         let taken = next(&found("b", Until::Run), &claim, 1_000).unwrap();
         assert_eq!(taken.adoption, Adoption::FirstContact, "what they adopted is not ours");
+    }
+
+    #[test]
+    fn a_fence_for_other_names_is_replaced_only_by_its_name() {
+        let owner = Owner::parse("a").unwrap();
+        let domain: Option<Name> = "mesos".parse().ok();
+        let (instance, until) = (Instance(1), Until::Time(1_300));
+        let claim = |take_over| Claim {
+            owner: owner.clone(),
+            instance,
+            until,
+            mandate: Mandate::Take,
+            held: None,
+            seen: None,
+            take_over,
+            domain: domain.clone(),
+        };
+        let found = |domain: &str| {
+            let domain = domain.parse().ok();
+            Found::Fence(Fence { domain, ..fence("a", 2, 5, Until::Released) })
+        };
+        let taken = next(&found("mesos"), &claim(None), 1_000).unwrap();
+        assert_eq!((taken.epoch, taken.adoption, &taken.domain), (6, Adoption::Adopted, &domain));
+        let refused = next(&found("other"), &claim(None), 1_000);
+        assert!(matches!(refused, Err(FenceError::OtherNames(_))));
+        let taken = next(&found("other"), &claim(Some(owner.clone())), 1_000).unwrap();
+        assert_eq!((taken.adoption, &taken.domain), (Adoption::FirstContact, &domain));
     }
 
     #[test]
@@ -394,6 +443,7 @@ mod tests {
             held,
             seen: None,
             take_over,
+            domain: None,
         };
         let found = Found::Fence(fence("a", 2, 5, Until::Run));
         for (seen, taken) in [(None, true), (Some(5), true), (Some(4), false), (Some(0), false)] {

@@ -168,7 +168,7 @@ impl<'t> Inspection<'t> {
 
     async fn rights(&mut self) -> Vec<(Type, Right)> {
         let mut rights = Vec::new();
-        for rtype in probe::TYPES {
+        for rtype in probe::types(self.target.scope.space) {
             rights.push((rtype, self.right(rtype).await));
         }
         rights
@@ -176,7 +176,7 @@ impl<'t> Inspection<'t> {
 
     async fn right(&mut self, rtype: Type) -> Right {
         let (zone, key) = (self.zone(), &self.keys.update);
-        let absent = match probe::absent_name(&self.target.scope.domain, random()) {
+        let absent = match probe::absent_name(&self.target.scope, random()) {
             Ok(absent) => absent,
             Err(error) => return Right::Unknown(no_room(&error)),
         };
@@ -236,7 +236,7 @@ pub async fn answers_as(at: &Endpoint, domain: &Name, server: &config::Server) -
 }
 
 fn no_room(error: &NameError) -> String {
-    format!("no name below the domain is left to try it at: {error}")
+    format!("no name is left to try it at: {error}")
 }
 
 fn trouble(error: &ConnectionError) -> Trouble {

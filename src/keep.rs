@@ -171,7 +171,8 @@ impl Keeper {
     /// little is left to read then.
     async fn stand_by(&mut self, snapshot: &Snapshot) -> Result<Passed, TargetError> {
         if self.target.is_unread() {
-            self.target.read(&snapshot.zone).await?;
+            let desired = snapshot.zone_of(&self.target.config.scope.zone);
+            self.target.read(desired).await?;
         }
         Ok(Passed::Done)
     }

@@ -9,9 +9,11 @@
 //!
 //! - [`name`]: domain names in the order of a zone
 //! - [`rr`]: types, TTLs, serials, data, RRsets
+//! - [`reverse`]: names of addresses
 //! - [`wire`]: the DNS message, read and written
 //! - [`zone`]: RRsets in a persistent ordered map
 //! - [`tsig`]: signatures, RFC 8945
+//! - [`glob`]: texts with a star for any run
 //! - [`cluster`]: agents, frameworks and tasks
 //! - [`splitter`]: long lists out of JSON as it arrives
 //! - [`recordio`]: the framing of an event stream
@@ -21,9 +23,12 @@
 //! - [`state`]: a master's whole state as it arrives
 //! - [`events`]: an event stream as it arrives
 //! - [`label`]: texts into labels
+//! - [`selection`]: which frameworks and tasks have names
+//! - [`chosen`]: names that tasks choose
 //! - [`records`]: which records a cluster makes
 //! - [`unknown`]: names that wait for a host name to be resolved
 //! - [`tally`]: contributions to a zone, counted
+//! - [`pointers`]: reverse zones, less what agents hide
 //! - [`catalog`]: a changed cluster into a changed zone
 //! - [`snapshot`]: what is published, and whether its gaps are believed
 //! - [`live`]: the cluster as events change it
@@ -93,6 +98,7 @@ pub mod candidacy;
 pub mod canvass;
 pub mod catalog;
 pub mod check;
+pub mod chosen;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -110,6 +116,7 @@ pub mod events;
 pub mod fence;
 pub mod findings;
 pub mod follow;
+pub mod glob;
 pub mod held;
 pub mod http;
 pub mod index;
@@ -125,6 +132,7 @@ pub mod name;
 pub mod pace;
 pub mod pass;
 pub mod plan;
+pub mod pointers;
 pub mod probe;
 pub mod publish;
 pub mod quarantine;
@@ -133,9 +141,11 @@ pub mod recordio;
 pub mod records;
 pub mod report;
 pub mod resolve;
+pub mod reverse;
 pub mod rr;
 pub mod scope;
 pub mod secret;
+pub mod selection;
 pub mod served;
 pub mod server;
 pub mod setting;

@@ -268,7 +268,7 @@ mod tests {
 
     /// The cluster and the waiting tasks at the end of a recorded stream, in chunks of this size.
     fn replayed(name: &str, size: usize) -> (Cluster, Live) {
-        let (mut reader, mut cluster) = (EventReader::default(), Cluster::default());
+        let (mut reader, mut cluster) = (EventReader::new(None), Cluster::default());
         let mut live = Live::default();
         for chunk in fixture(name).chunks(size) {
             let taken = reader.push(chunk, |event| match event {
@@ -337,7 +337,7 @@ mod tests {
 
     /// The agents of a recorded `/slaves`, from anything that is in its text.
     fn listed(text: &[u8]) -> Cluster {
-        let mut reader = StateReader::new();
+        let mut reader = StateReader::new(None);
         reader.push(text);
         reader.finish_agents().unwrap().cluster
     }
@@ -459,7 +459,7 @@ mod tests {
         }
         let mut cluster = recorded(&format!("{LOST}/state.json")).cluster;
         let before = cluster.clone();
-        let mut reader = StateReader::new();
+        let mut reader = StateReader::new(None);
         reader.push(&fixture(&format!("{LOST}/state-summary.json")));
         Live::default()
             .frameworks_polled(&mut cluster, &reader.finish_frameworks().unwrap().cluster);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
@@ -44,6 +44,8 @@ pub struct Masters {
     _following: JoinSet<Infallible>,
     failover_hold: Duration,
     timeout: Duration,
+    /// The key of the label by which tasks choose names.
+    chooses: Option<Arc<str>>,
     known: Mutex<Known>,
 }
 
@@ -194,6 +196,7 @@ impl Masters {
             _following: following,
             failover_hold: config.failover_hold,
             timeout: config.timeout,
+            chooses: config.task_label.clone(),
             known: Mutex::default(),
         })
     }
@@ -394,7 +397,7 @@ impl Masters {
     }
 
     async fn subscribed(&self, leader: &Base, response: Response) -> Result<Whole, MasterError> {
-        let mut subscription = Subscription::new(response, self.timeout);
+        let mut subscription = Subscription::new(response, self.timeout, self.chooses.clone());
         let mut state = subscription.state().await.map_err(|error| match error {
             StreamError::Beginning | StreamError::Event(_) => MasterError::NoStream(error),
             error => MasterError::Stream(error),
@@ -431,7 +434,7 @@ impl Masters {
 
     /// The agents that the leader has registered, and those it waits for.
     pub async fn agents(&self, leader: &Base) -> Result<State, MasterError> {
-        let reader = read_body(self.get(leader, "/master/slaves").await?).await?;
+        let reader = read_body(self.get(leader, "/master/slaves").await?, None).await?;
         Ok(reader.finish_agents()?)
     }
 
@@ -441,7 +444,7 @@ impl Masters {
             Err(MasterError::Status(status)) if status.is_client_error() => return Ok(None),
             response => response?,
         };
-        Ok(Some(read_body(response).await?.finish_frameworks()?))
+        Ok(Some(read_body(response, None).await?.finish_frameworks()?))
     }
 
     async fn get(&self, base: &Base, path: &str) -> Result<Response, MasterError> {
@@ -485,7 +488,7 @@ impl Masters {
     /// The state, and for how long its leader has led.
     async fn read_state(&self, response: Response) -> Result<(State, Duration), MasterError> {
         let date = date(&response);
-        let state = read_body(response).await?.finish()?;
+        let state = read_body(response, self.chooses.clone()).await?.finish()?;
         let elected_for = self.elected_for(date, &state.cluster);
         Ok((state, elected_for))
     }
@@ -507,8 +510,11 @@ impl Masters {
 }
 
 /// A body, read as it arrives.
-async fn read_body(response: Response) -> Result<StateReader, MasterError> {
-    let mut reader = StateReader::new();
+async fn read_body(
+    response: Response,
+    chooses: Option<Arc<str>>,
+) -> Result<StateReader, MasterError> {
+    let mut reader = StateReader::new(chooses);
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
         reader.push(&chunk.map_err(MasterError::Body)?);

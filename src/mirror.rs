@@ -11,6 +11,7 @@ use crate::fence::{Adoption, Found};
 use crate::held::Entry;
 use crate::reading::{Gathering, View};
 use crate::rr::Serial;
+use crate::scope::Foreign;
 use crate::target::{Cause, Hold, Step, Target, TargetError};
 use crate::transfer::{Ask, Item, Outcome, TransferError};
 use crate::zone::{Key, Zone};
@@ -127,28 +128,32 @@ impl Target {
         let mut before = known.current;
         before.rebase(desired);
         view.current.rebase(desired);
-        let is_ours = |key: &_| self.config.scope.check(key, &view.foreign).is_ok();
-        let drift = Drift::between(&before, &view.current, desired, is_ours);
+        let scope = &self.config.scope;
+        let is_ours = |key: &_| scope.check(key, &view.foreign).is_ok();
+        let mut drift = Drift::between(&before, &view.current, desired, is_ours);
+        // In a reverse zone another fence may have come or gone, and records are theirs or ours by it.
+        drift.gone.retain(|(_, rdata)| scope.is_ours(rdata, &view.foreign));
+        drift.come.retain(|(_, rdata)| scope.is_ours(rdata, &known.foreign));
         self.note(drift);
     }
 
     /// Another owner, a delegation or the like is gone, and what stood there is ours: it is removed
     /// after a while if it is little, and else held.
     fn note_admitted(&mut self, known: &View, desired: &Zone) {
-        let Some(view) = self.view.as_ref().filter(|view| view.foreign != known.foreign) else {
-            return;
-        };
+        let is_other = |view: &&View| !view.foreign.decides_like(&known.foreign);
+        let Some(view) = self.view.as_ref().filter(is_other) else { return };
         let scope = &self.config.scope;
-        let is_admitted = |key: &Key| {
-            scope.check(key, &view.foreign).is_ok() && scope.check(key, &known.foreign).is_err()
+        let owns = |(key, rdata): &Entry, foreign: &Foreign| {
+            scope.check(key, foreign).is_ok() && scope.is_ours(rdata, foreign)
         };
-        let keys = view.current.differing(desired).into_iter().filter(is_admitted);
-        let entries = keys.flat_map(|key| {
+        let undesired = view.current.differing(desired).into_iter().flat_map(|key| {
             let undesired = view.current.get(&key).map(|set| set.minus(desired.get(&key)));
             let entries = undesired.into_iter().flatten().map(|rdata| (key.clone(), rdata.clone()));
             entries.collect::<Vec<Entry>>()
         });
-        let entries: Vec<Entry> = entries.collect();
+        let is_admitted =
+            |entry: &Entry| owns(entry, &view.foreign) && !owns(entry, &known.foreign);
+        let entries: Vec<Entry> = undesired.filter(is_admitted).collect();
         let Some((key, _)) = entries.first() else { return };
         let (target, zone, count) = (&self.config.name, self.zone(), entries.len());
         warn!(

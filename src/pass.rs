@@ -73,7 +73,7 @@ impl Target {
                 Hold::Release => !self.takes_over(),
             };
             if plan.approved.is_empty() && takes_nothing {
-                self.settle(&snapshot.zone);
+                self.settle(snapshot.zone_of(&self.config.scope.zone));
                 return Ok(Passed::Done);
             }
             let (started, changes) = (Instant::now(), plan.approved.changes().len());
@@ -84,7 +84,7 @@ impl Target {
             self.released(plan.released_count);
             let millis = started.elapsed().as_millis();
             info!(target = self.config.name, rrsets = changes, millis, "published");
-            self.verify(&snapshot.zone, hold).await?;
+            self.verify(snapshot.zone_of(&self.config.scope.zone), hold).await?;
             if ended == Applied::Done {
                 return Ok(Passed::Done);
             }
@@ -96,23 +96,24 @@ impl Target {
     /// holds it. In this order: who is elected after the confirmation changes a fence that was read
     /// before it, so that our message, which names the fence as read, fails.
     async fn look(&mut self, snapshot: &Snapshot, order: &Order<'_>) -> Result<(), TargetError> {
+        let desired = snapshot.zone_of(&self.config.scope.zone);
         let unconfirmed = order.candidacy.filter(|_| self.is_starting());
         if self.doubt && unconfirmed.is_none() {
             let found = match self.find_fence().await? {
                 // A wildcard answers for a fence that is not there, and a transfer shows none.
-                Found::Other(_) => self.read_fence(&snapshot.zone).await?,
+                Found::Other(_) => self.read_fence(desired).await?,
                 found => found,
             };
             self.raise_epoch(&found, order.hold).await?;
         }
-        let found = self.read_fence(&snapshot.zone).await?;
+        let found = self.read_fence(desired).await?;
         let Some(candidacy) = unconfirmed else { return Ok(()) };
         if !candidacy.confirm().await {
             self.give(Mandate::Keep);
         }
         if self.doubt {
             self.raise_epoch(&found, order.hold).await?;
-            self.read(&snapshot.zone).await?;
+            self.read(desired).await?;
         }
         Ok(())
     }

@@ -122,21 +122,31 @@ pub fn diff(
             diff.blocked.extend(wanted.map(|_| Blocked { key, why }));
             continue;
         }
-        let mut new = wanted.map(|set| cut(set, limit));
-        if let (Some(old), Some(set)) = (old, wanted)
+        let (wanted, others) = wanted.map_or((None, None), |set| scope.share(set, foreign));
+        if let Some((count, why)) = others {
+            diff.desired_count -= count;
+            diff.blocked_count += count;
+            diff.blocked.push(Blocked { key: key.clone(), why });
+        }
+        // Records of others share the RRset's TTL, and it is theirs.
+        let ttl = foreign.ttl_at(&key);
+        let beside = |set: Rrset| ttl.map_or_else(|| set.clone(), |ttl| set.with_ttl(ttl));
+        let (wanted, old) = (wanted.map(beside), old.cloned().map(beside));
+        let mut new = wanted.as_ref().map(|set| cut(set, limit));
+        if let (Some(old), Some(set)) = (&old, &wanted)
             && limit.is_earlier_cut(old, set)
         {
             new = Some(old.clone());
         }
-        if let (Some(set), Some(new)) = (wanted, &new)
+        if let (Some(set), Some(new)) = (&wanted, &new)
             && new.rdata().len() < set.rdata().len()
         {
             let (desired, published) = (set.rdata().len(), new.rdata().len());
             diff.desired_count -= desired - published;
             diff.cut.push(Cut { key: key.clone(), desired, published });
         }
-        if old != new.as_ref() {
-            diff.changes.push(Change { old: old.cloned(), key, new });
+        if old != new {
+            diff.changes.push(Change { old, key, new });
         }
     }
     diff
@@ -291,11 +301,10 @@ pub fn approve(
 
 /// Sorts the removals of a change into those that are certain and those that are not.
 fn sift(change: Change, gate: &Gate<'_>, plan: &mut Plan) -> Sifted {
-    let certain = gate.is_certain(&change.key.name);
     let (mut kept, mut removable) = (BTreeSet::new(), Vec::new());
     for rdata in change.removed() {
         let entry = || (change.key.clone(), rdata.clone());
-        if !certain {
+        if !gate.is_certain(&change.key, rdata) {
             plan.recovering.push(entry());
         } else if !gate.young.is_empty() && gate.young.contains(&entry()) {
             plan.young.push(entry());
@@ -309,8 +318,9 @@ fn sift(change: Change, gate: &Gate<'_>, plan: &mut Plan) -> Sifted {
 }
 
 impl Gate<'_> {
-    /// Whether what the desired zone lacks at this name is known to be gone.
-    fn is_certain(&self, name: &Name) -> bool {
+    /// Whether a record that the desired zone lacks is known to be gone.
+    fn is_certain(&self, key: &Key, rdata: &Rdata) -> bool {
+        let name = if let Rdata::Ptr(target) = rdata { target } else { &key.name };
         self.completeness.is_complete() && !self.unknown.contains(name)
     }
 }
@@ -333,7 +343,7 @@ fn first_contact(
         .iter()
         .flat_map(|change| change.removed().map(|rdata| (change.key.clone(), rdata.clone())));
     let (undesired, uncertain): (Vec<Entry>, Vec<Entry>) =
-        removals.partition(|(key, _)| gate.is_certain(&key.name));
+        removals.partition(|(key, rdata)| gate.is_certain(key, rdata));
     let ids = |entries: &[Entry]| PlanId::of(gate.target, &scope.zone, entries.iter());
     let id = (!gate.approvals.is_empty()).then(|| ids(&undesired));
     let is_released =
@@ -368,6 +378,7 @@ mod tests {
     use super::*;
     use crate::fence::Owner;
     use crate::rr::{Ttl, Type};
+    use crate::scope::Space;
     use crate::snapshot::Recovering;
     use std::net::Ipv4Addr;
 
@@ -419,20 +430,18 @@ mod tests {
             domain: mesos,
             owner: Owner::parse("m").unwrap(),
             protect: Vec::new(),
+            space: Space::Below,
         }
     }
 
     /// `unknown.mesos`: a framework whose host name is not resolved.
     fn unknown() -> Unknown {
         use crate::cluster::{Cluster, Endpoint, Framework, FrameworkId};
-        use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
+        use crate::records::{IpSource, Rules, Unhealthy};
         let rules = Rules {
-            domain: "mesos".parse().unwrap(),
-            ttl: Ttl::from_secs(60),
             ip_sources: vec![IpSource::Host],
-            label_rules: LabelRules::Rfc1123,
-            srv_weight: 1,
             unhealthy: Unhealthy::Publish,
+            ..Rules::of("mesos".parse().unwrap())
         };
         let scheduler = Endpoint::parse("host.example:1");
         let framework =

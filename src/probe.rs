@@ -3,16 +3,19 @@
 
 use crate::name::{Name, NameError};
 use crate::rr::{Rdata, Ttl, Type};
+use crate::scope::{Scope, Space};
 use crate::tsig::Stamp;
 use crate::wire::{CLASS_ANY, CLASS_IN, CLASS_NONE, OPCODE_UPDATE, Rcode, Writer};
 
 /// The types that a key has to be allowed to update.
-pub const TYPES: [Type; 4] = [Type::A, Type::AAAA, Type::SRV, Type::TXT];
+pub fn types(space: Space) -> Vec<Type> {
+    space.types().iter().copied().chain([Type::TXT]).collect()
+}
 
 /// Where a right is tried.
 pub struct Place<'p> {
     pub zone: &'p Name,
-    /// Below the domain, where nothing is.
+    /// In the space, where nothing is.
     pub absent: &'p Name,
     /// The only name that needs TXT.
     pub fence: &'p Name,
@@ -24,9 +27,10 @@ impl<'p> Place<'p> {
     }
 }
 
-/// A name below the domain that nobody has.
-pub fn absent_name(domain: &Name, random: u64) -> Result<Name, NameError> {
-    domain.child(format!("mesozone-check-{random:016x}").as_bytes())
+/// A name in the space that nobody has.
+pub fn absent_name(scope: &Scope, random: u64) -> Result<Name, NameError> {
+    let parent = if scope.space == Space::Reverse { &scope.zone } else { &scope.domain };
+    parent.child(format!("mesozone-check-{random:016x}").as_bytes())
 }
 
 /// Data that no record has.
@@ -36,6 +40,7 @@ fn data(rtype: Type, absent: &Name) -> Rdata {
         Type::A => Rdata::A([192, 0, 2, 1].into()),
         Type::AAAA => Rdata::Aaaa([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()),
         Type::SRV => Rdata::Srv { priority: 0, weight: 0, port: 0, target: absent.clone() },
+        Type::PTR => Rdata::Ptr(absent.clone()),
         _ => {
             let text = absent.labels().next().unwrap_or_default();
             // A label has at most 63 octets.
@@ -61,7 +66,7 @@ pub fn updates(place: &Place<'_>, rtype: Type, ids: [u16; 2]) -> Vec<Vec<u8>> {
     let mut deletion = message(ids[0]);
     deletion.record(2, (name, rtype, CLASS_NONE), Ttl::ZERO, Some(&data));
     let mut messages = vec![deletion.finish()];
-    if rtype == Type::SRV {
+    if [Type::SRV, Type::PTR].contains(&rtype) {
         let mut addition = message(ids[1]);
         // RFC 2136, sections 2.4.1 and 2.4.3: the RRset is there and is not. One of them fails even
         // where a wildcard were to count.
@@ -157,7 +162,7 @@ mod tests {
 
     #[test]
     fn no_probe_adds_anything_without_prerequisites_that_cannot_hold() {
-        for rtype in TYPES {
+        for rtype in [types(Space::Below), types(Space::Reverse)].concat() {
             for message in messages(rtype) {
                 let (header, mut reader) = Reader::behind_question(&message).unwrap();
                 let needed: Vec<u16> = (0..header.counts[1])
@@ -171,7 +176,7 @@ mod tests {
                 assert!(reader.is_at_end());
             }
         }
-        assert_eq!(messages(Type::SRV).len(), 2);
+        assert_eq!([Type::SRV, Type::PTR].map(|rtype| messages(rtype).len()), [2, 2]);
     }
 
     /// Asks a server whose clock is so far ahead, and that never tells its time.

@@ -34,6 +34,7 @@ struct Sent {
     /// The fence's data before it, and what it makes of the fence.
     before: Option<Rdata>,
     after: Option<Fence>,
+    replaced: Vec<(Name, Rdata)>,
 }
 
 /// One burst under way.
@@ -43,6 +44,8 @@ pub(crate) struct Burst {
     apart: VecDeque<Batch>,
     /// The fence's data in the zone as it is now.
     pub(crate) fence: Option<Rdata>,
+    /// The fences of others that the first message replaces.
+    replaced: Vec<(Name, Rdata)>,
     /// What the last message makes of it.
     release: Option<Fence>,
     sent: VecDeque<Sent>,
@@ -64,6 +67,7 @@ impl Burst {
             packer: Packer::new(changes),
             apart: VecDeque::new(),
             fence,
+            replaced: Vec::new(),
             release: None,
             sent: VecDeque::new(),
             message_count: 0,
@@ -117,6 +121,7 @@ impl Target {
             .into_iter()
             .partition(|change| self.quarantine.contains(&change.key.name));
         let mut burst = Burst::new(changes, before, fence.adoption);
+        burst.replaced = self.replaced();
         burst.apart = again.chunk_by(|a, b| a.key.name == b.key.name).map(Batch::of).collect();
         burst.release =
             (hold == Hold::Release).then(|| Fence { until: Until::Released, ..fence.clone() });
@@ -185,6 +190,7 @@ impl Target {
             name: self.fence_name().clone(),
             before: before.clone(),
             after: data.clone(),
+            replaced: std::mem::take(&mut burst.replaced),
         };
         let (zone, key) = (self.zone().clone(), self.keys.update.clone());
         let connection = self.connect().await?;
@@ -196,7 +202,8 @@ impl Target {
         if data.is_some() {
             burst.fence = data;
         }
-        burst.sent.push_back(Sent { id, batch, before, after });
+        let replaced = step.replaced;
+        burst.sent.push_back(Sent { id, batch, before, after, replaced });
         sent.map_err(|cause| self.failed(Step::Update, cause))
     }
 
@@ -230,6 +237,9 @@ impl Target {
                 let created = self.created_by(&sent.batch, burst.adoption);
                 self.created.extend(created);
                 self.commit(&sent.batch);
+                for (fence, _) in &sent.replaced {
+                    self.view.iter_mut().for_each(|view| view.foreign.forget_rival(fence));
+                }
                 if let Some(after) = sent.after {
                     self.held = Some(after).filter(|after| after.until != Until::Released);
                 }
@@ -245,6 +255,7 @@ impl Target {
                 if sent.after.is_some() {
                     burst.fence = sent.before;
                 }
+                burst.replaced.extend(sent.replaced);
                 burst.refused.push_back((rcode, sent.batch));
             }
         }
@@ -354,8 +365,8 @@ impl Target {
             None => Ok(()),
             Some((rcode, batch)) => {
                 let names = names(&batch);
-                let also = Also::Unknown;
-                Err(self.error(Step::Fence, Cause::Refused { rcode, names, also }))
+                let (also, space) = (Also::Unknown, self.config.scope.space);
+                Err(self.error(Step::Fence, Cause::Refused { rcode, names, also, space }))
             }
         }
     }

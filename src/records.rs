@@ -4,13 +4,16 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::chosen::{self, ChosenError};
 use crate::cluster::{
     Agent, AgentId, Cluster, DiscoveryPort, Endpoint, Framework, FrameworkId, Network, Numbered,
     Task, TaskKey,
 };
 use crate::label::Label;
 use crate::name::{Name, NameError};
+use crate::reverse;
 use crate::rr::{Rdata, Ttl, Type};
+use crate::selection::Selection;
 use crate::zone::Key;
 
 pub use crate::label::LabelRules;
@@ -46,6 +49,25 @@ pub struct Rules {
     pub label_rules: LabelRules,
     pub srv_weight: u16,
     pub unhealthy: Unhealthy,
+    /// Reverse zones, none of them within another or the domain.
+    pub reverse: Vec<Name>,
+    pub selection: Selection,
+}
+
+impl Rules {
+    /// The rules of a site that chose nothing but its domain.
+    pub fn of(domain: Name) -> Rules {
+        Rules {
+            domain,
+            ttl: Ttl::from_secs(60),
+            ip_sources: vec![IpSource::Netinfo, IpSource::Mesos, IpSource::Host],
+            label_rules: LabelRules::Rfc1123,
+            srv_weight: 1,
+            unhealthy: Unhealthy::Withhold,
+            reverse: Vec::new(),
+            selection: Selection::default(),
+        }
+    }
 }
 
 /// What a record was made of.
@@ -93,6 +115,8 @@ pub enum Skip {
     UnknownAgent(String),
     #[error("its framework is not known")]
     UnknownFramework,
+    #[error("the name {name:?} that it chooses: {why}")]
+    Chosen { name: String, why: ChosenError },
 }
 
 impl Skip {
@@ -108,6 +132,7 @@ impl Skip {
             Skip::Unresolved(_) => "unresolved",
             Skip::UnknownAgent(_) => "unknown-agent",
             Skip::UnknownFramework => "unknown-framework",
+            Skip::Chosen { .. } => "chosen-name",
         }
     }
 }
@@ -116,6 +141,8 @@ impl Skip {
 #[derive(Default, Debug)]
 pub struct Made {
     pub records: Vec<(Key, Rdata)>,
+    /// PTR records, in reverse zones.
+    pub pointers: Vec<(Key, Rdata)>,
     pub skipped: Vec<Skip>,
 }
 
@@ -225,6 +252,9 @@ pub fn of_agent(rules: &Rules, agent: &Agent) -> Made {
 /// `F.D`: the scheduler.
 pub fn of_framework(rules: &Rules, framework: &Framework) -> Made {
     let mut made = Made::default();
+    if !rules.selection.has_framework(framework) {
+        return made;
+    }
     made.skipped.extend(framework.faults.iter().map(|fault| Skip::Fault(fault.0.clone())));
     let Some(scheduler) = &framework.scheduler else { return made };
     let Some(name) = made.keep(framework_name(rules, &rules.domain, framework)) else {
@@ -281,6 +311,17 @@ pub fn of_task(
     #[cfg(test)]
     MADE.set(MADE.get() + 1);
     let mut made = Made::default();
+    let faults = || task.faults.iter().chain(&task.status_faults);
+    let selection = &memo.rules.selection;
+    if framework.is_some_and(|framework| !selection.has_framework(framework)) {
+        return made;
+    }
+    if !selection.has_task(task) {
+        // It may be left out only because its visibility cannot be read.
+        let is_unread = task.discovery.as_ref().is_some_and(|d| d.visibility.is_none());
+        made.skipped.extend(faults().filter(|_| is_unread).map(|f| Skip::Fault(f.0.clone())));
+        return made;
+    }
     let Some(agent) = agent else {
         made.skipped.push(Skip::UnknownAgent(key.agent.0.to_string()));
         return made;
@@ -289,8 +330,7 @@ pub fn of_task(
         made.skipped.push(Skip::UnknownFramework);
         return made;
     };
-    let faults = task.faults.iter().chain(&task.status_faults);
-    made.skipped.extend(faults.map(|fault| Skip::Fault(fault.0.clone())));
+    made.skipped.extend(faults().map(|fault| Skip::Fault(fault.0.clone())));
     made.records.reserve(RECORDS_OF_TASK);
     let Some(names) = made.keep(memo.names(key, task, framework)) else { return made };
     let rules = names.rules;
@@ -304,6 +344,10 @@ pub fn of_task(
     made.addresses(&names.canonical, own);
     made.addresses(&names.shared.slave, agents);
     made.addresses(&names.canonical_slave, agents);
+    for name in chosen_names(rules, task, &mut made) {
+        made.addresses(&name, own);
+    }
+    pointers(&names, (own, agents), &mut made);
 
     let named = task.discovery.as_ref().filter(|discovery| !discovery.name.is_empty());
     for (low, high) in &task.host_ports {
@@ -485,6 +529,35 @@ fn addresses<'t>(rules: &Rules, task: &'t Task, agents: &'t [IpAddr]) -> &'t [Ip
     };
     let mut found = rules.ip_sources.iter().map(of_source).filter(|found| !found.is_empty());
     found.next().unwrap_or_default()
+}
+
+/// The names that the task chooses; those that it may not have are noted.
+pub(crate) fn chosen_names(rules: &Rules, task: &Task, made: &mut Made) -> Vec<Name> {
+    let mut names = Vec::new();
+    let each = task.chosen.iter().flat_map(|text| chosen::names(text, &rules.domain));
+    for (text, read) in each {
+        match read {
+            Ok(name) if is_reserved(rules, &name) => made.skipped.push(Skip::Reserved(name)),
+            Ok(name) => names.push(name),
+            Err(why) => made.skipped.push(Skip::Chosen { name: text.to_owned(), why }),
+        }
+    }
+    names
+}
+
+/// PTR records to `c.fw.D` from the task's own addresses. That none is another agent's either is
+/// for [`pointers`](crate::pointers) to see to.
+fn pointers(names: &TaskNames<'_>, (own, agents): (&[IpAddr], &[IpAddr]), made: &mut Made) {
+    let is_agents =
+        |own: &IpAddr| agents.iter().any(|agent| agent.to_canonical() == own.to_canonical());
+    let reverse = &names.rules.reverse;
+    for address in own.iter().filter(|own| !reverse.is_empty() && !is_agents(own)) {
+        let name = reverse::name(*address);
+        if reverse.iter().any(|zone| name.is_below(zone)) {
+            let rdata = Rdata::Ptr(names.canonical.clone());
+            made.pointers.push((Key { name, rtype: Type::PTR }, rdata));
+        }
+    }
 }
 
 /// `_n._tcp.fw.slave.D` and, for tasks without a discovery name, `_n._tcp.fw.D`; the same for udp.

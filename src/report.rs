@@ -279,7 +279,7 @@ pub fn records(snapshot: &Snapshot) -> Records {
     };
     Records {
         complete: snapshot.completeness.is_complete(),
-        records: snapshot.zone.records().map(record).collect(),
+        records: snapshot.records().map(record).collect(),
         version: JSON_VERSION,
     }
 }
@@ -326,6 +326,7 @@ impl ReportedRecord {
                 "A" => (Type::A, Rdata::A(self.rdata.parse().ok()?)),
                 "AAAA" => (Type::AAAA, Rdata::Aaaa(self.rdata.parse().ok()?)),
                 "SRV" => (Type::SRV, srv(&self.rdata)?),
+                "PTR" => (Type::PTR, Rdata::Ptr(self.rdata.parse().ok()?)),
                 _ => return None,
             };
             Some((Key { name: self.name.parse().ok()?, rtype }, rdata))
@@ -370,10 +371,15 @@ mod tests {
         };
         let zone = "mesos".parse().unwrap();
         let held = |plan: SavedPlan| plan.held("bind", &zone).map(|entries| entries.len());
-        let all = [("A", "10.0.0.1"), ("AAAA", "fd00::1"), ("SRV", "0 1 80 b.mesos.")];
+        let all = [
+            ("A", "10.0.0.1"),
+            ("AAAA", "fd00::1"),
+            ("SRV", "0 1 80 b.mesos."),
+            ("PTR", "b.mesos."),
+        ];
         let all = all.map(|(rtype, rdata)| record(rtype, rdata));
         let id = r#""0123456789ab""#;
-        assert_eq!(held(plan(1, "bind", id, &all)).unwrap(), 3);
+        assert_eq!(held(plan(1, "bind", id, &all)).unwrap(), 4);
         assert_eq!(held(plan(1, "knot", id, &all)).unwrap(), 0);
         assert_eq!(held(plan(1, "bind", "null", &all)).unwrap(), 0);
         assert!(held(plan(2, "bind", id, &all)).is_err());

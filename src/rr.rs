@@ -204,6 +204,11 @@ impl Rrset {
         self.ttl
     }
 
+    /// The same data with another TTL.
+    pub fn with_ttl(&self, ttl: Ttl) -> Rrset {
+        Rrset { ttl, ..self.clone() }
+    }
+
     /// Sorted, without duplicates, at least one.
     pub fn rdata(&self) -> &[Rdata] {
         match &self.data {

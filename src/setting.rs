@@ -7,10 +7,12 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::cluster::Endpoint;
+use crate::cluster::{Endpoint, Visibility};
 use crate::fence::Owner;
+use crate::glob::Glob;
 use crate::name::Name;
 use crate::records::{IpSource, LabelRules, Unhealthy};
+use crate::reverse;
 use crate::scope::Pattern;
 
 const ZK_PORT: u16 = 2181;
@@ -172,6 +174,37 @@ impl Word for Domain {
             Ok(name) => Ok(name),
             Err(error) => Err(format!("{text:?} is no domain name: {error}")),
         }
+    }
+}
+
+/// A zone in which addresses have names.
+pub(crate) struct ReverseZone;
+
+impl Word for ReverseZone {
+    type Value = Name;
+    fn read(text: &str) -> Result<Name, String> {
+        let name = Domain::read(text)?;
+        match reverse::is_zone(&name) {
+            true => Ok(name),
+            false => Err(format!(
+                "{text:?} is no reverse zone: write it as 10.in-addr.arpa, or 8.b.d.0.1.0.0.2.ip6.arpa"
+            )),
+        }
+    }
+}
+
+impl Word for Visibility {
+    type Value = Visibility;
+    fn read(text: &str) -> Result<Visibility, String> {
+        Visibility::parse(text)
+            .ok_or_else(|| format!("{text:?} is none of FRAMEWORK, CLUSTER, EXTERNAL"))
+    }
+}
+
+impl Word for Glob {
+    type Value = Glob;
+    fn read(text: &str) -> Result<Glob, String> {
+        Glob::parse(text).map_err(|error| format!("{text:?} is no pattern: {error}"))
     }
 }
 

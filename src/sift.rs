@@ -199,7 +199,8 @@ impl Target {
     fn refused(&mut self, rcode: Rcode, names: String, also: Also) -> TargetError {
         // Where nothing was accepted the zone is as it was read.
         self.view.take_if(|_| self.accepted > 0);
-        self.error(Step::Update, Cause::Refused { rcode, names, also })
+        let space = self.config.scope.space;
+        self.error(Step::Update, Cause::Refused { rcode, names, also, space })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is published: one whole view of the cluster at a time, and whether it may be believed
 //! where something is missing from it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,9 +10,11 @@ use imbl::OrdMap;
 
 use crate::cluster::Cluster;
 use crate::mesos::Unread;
+use crate::name::Name;
 use crate::records::{Skip, Subject};
+use crate::rr::{Rdata, Ttl};
 use crate::unknown::Unknown;
-use crate::zone::Zone;
+use crate::zone::{Key, Zone};
 
 /// Whether what a snapshot lacks is really gone. A new leading master first shows an empty
 /// cluster, then agents come back over seconds to minutes.
@@ -101,6 +104,8 @@ impl Completeness {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub zone: Zone,
+    /// The reverse zones, by their apex.
+    pub reverse: BTreeMap<Name, Zone>,
     pub cluster: Cluster,
     /// What made fewer records than it would, and why.
     pub skipped: OrdMap<Subject, Arc<[Skip]>>,
@@ -116,9 +121,30 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What is desired in a zone of this apex: a reverse zone, or the one that the domain is in.
+    pub fn zone_of(&self, apex: &Name) -> &Zone {
+        self.reverse.get(apex).unwrap_or(&self.zone)
+    }
+
+    /// All records in the canonical order of names.
+    pub fn records(&self) -> impl Iterator<Item = (&Key, Ttl, &Rdata)> {
+        let mut zones: Vec<&Zone> = [&self.zone].into_iter().chain(self.reverse.values()).collect();
+        // None of them is within another, so one ends before the next begins.
+        let first = |zone: &&Zone| zone.iter().next().map(|(key, _)| key.clone());
+        zones.sort_by_cached_key(first);
+        zones.into_iter().flat_map(Zone::records)
+    }
+
+    /// The number of records in all zones.
+    pub fn record_count(&self) -> usize {
+        let reverse: usize = self.reverse.values().map(Zone::record_count).sum();
+        self.zone.record_count() + reverse
+    }
+
     /// Whether whoever followed one has nothing to do for the other. Costs what differs.
     pub fn says_the_same(&self, other: &Snapshot) -> bool {
         self.zone == other.zone
+            && self.reverse == other.reverse
             && self.completeness == other.completeness
             && self.unknown == other.unknown
             && self.complete_once == other.complete_once

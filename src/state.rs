@@ -46,9 +46,9 @@ impl State {
 #[error("this is no Mesos state")]
 pub struct StateError(#[from] serde_json::Error);
 
-/// Reads a whole `/state` answer.
+/// Reads a whole `/state` answer, without what tasks choose.
 pub fn parse(body: &[u8]) -> Result<State, StateError> {
-    let mut reader = StateReader::new();
+    let mut reader = StateReader::new(None);
     reader.push(body);
     reader.finish()
 }
@@ -107,21 +107,18 @@ pub struct StateReader {
 struct Gathered {
     state: State,
     ids: Ids,
+    chooses: Option<Arc<str>>,
     /// Tasks of the framework being read: its own keys may come after them.
     tasks: Vec<ToldTask>,
     ended: Vec<TaskKey>,
     members: Members,
 }
 
-impl Default for StateReader {
-    fn default() -> StateReader {
-        StateReader::new()
-    }
-}
-
 impl StateReader {
-    pub fn new() -> StateReader {
-        StateReader { splitter: Splitter::new(LISTS), gathered: Gathered::default() }
+    /// Of the tasks' labels those of the key `chooses` are kept.
+    pub fn new(chooses: Option<Arc<str>>) -> StateReader {
+        let gathered = Gathered { chooses, ..Gathered::default() };
+        StateReader { splitter: Splitter::new(LISTS), gathered }
     }
 
     /// Takes the next octets of the body.
@@ -171,7 +168,7 @@ impl Gathered {
     }
 
     fn member(&mut self, list: List, text: &[u8]) {
-        let Gathered { state, ids, tasks, ended, members } = self;
+        let Gathered { state, ids, chooses, tasks, ended, members } = self;
         let unread = &mut state.unread;
         match list {
             List::Agents => {
@@ -184,7 +181,7 @@ impl Gathered {
                 state.cluster.recovered.extend(id);
             }
             List::Tasks => {
-                let told = task::task(text, ids);
+                let told = task::task(text, ids, chooses.as_deref());
                 tasks.extend(members.read("task", text, told, unread));
             }
             List::Ended => {
@@ -277,7 +274,7 @@ mod tests {
         let whole = parse(&body).unwrap();
         assert_eq!(whole.cluster.tasks.len(), 44);
         for size in [1, 7, 1000] {
-            let mut reader = StateReader::new();
+            let mut reader = StateReader::new(None);
             body.chunks(size).for_each(|chunk| reader.push(chunk));
             assert_eq!(told(&reader.finish().unwrap()), told(&whole), "chunks of {size}");
         }

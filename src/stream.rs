@@ -1,5 +1,6 @@
 //! One subscription to a master's events: a body that is read as it comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -48,11 +49,12 @@ pub enum StreamError {
 }
 
 impl Subscription {
-    /// `timeout` limits silence until the first record is whole.
-    pub fn new(response: Response, timeout: Duration) -> Subscription {
+    /// `timeout` limits silence until the first record is whole; of the tasks' labels those of the
+    /// key `chooses` are kept.
+    pub fn new(response: Response, timeout: Duration, chooses: Option<Arc<str>>) -> Subscription {
         Subscription {
             body: response.bytes_stream().boxed(),
-            reader: EventReader::default(),
+            reader: EventReader::new(chooses),
             patience: timeout,
             heard: Instant::now(),
             ready: Vec::new(),

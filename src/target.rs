@@ -23,7 +23,7 @@ use crate::plan::{self, Diff, Gate, Plan};
 use crate::quarantine::Quarantine;
 use crate::reading::View;
 use crate::rr::Rdata;
-use crate::scope::Foreign;
+use crate::scope::{Foreign, Space};
 use crate::secret::Keys;
 use crate::snapshot::Snapshot;
 use crate::tls::Tls;
@@ -104,8 +104,8 @@ pub enum Cause {
     Fence(#[from] FenceError),
     #[error("the fence changed under us: another publisher has taken it, or the zone was set back")]
     FenceLost,
-    #[error("the server answered {rcode} to a message that changes {names}{hint}", hint = update_hint(*.rcode, *.also))]
-    Refused { rcode: Rcode, names: String, also: Also },
+    #[error("the server answered {rcode} to a message that changes {names}{hint}", hint = update_hint(*.rcode, *.also, *.space))]
+    Refused { rcode: Rcode, names: String, also: Also, space: Space },
     #[error("{count} RRsets are not what was sent, {first} first: somebody else writes there")]
     Drift { count: usize, first: String },
 }
@@ -121,32 +121,36 @@ pub enum Also {
     Records,
 }
 
-fn update_hint(rcode: Rcode, also: Also) -> &'static str {
+fn update_hint(rcode: Rcode, also: Also, space: Space) -> String {
+    let needed = space.rights();
+    let types = space.types().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match (also, rcode) {
         (Also::Everything, Rcode::SERVFAIL) => {
             ", and to a change of the fence alone: it cannot write the zone; its log says why"
+                .into()
         }
-        (Also::Everything, _) => {
+        (Also::Everything, _) => format!(
             ", and to a change of the fence alone: the zone is frozen, or this server is not its \
-             primary, or does not know this key, or does not let it update (A, AAAA, SRV and TXT \
-             at and below the domain are needed)"
-        }
-        (Also::Records, _) => {
-            ", though it takes the fence: the key may change TXT, but not A, AAAA and SRV, or the \
-             server's name checks refuse the domain"
-        }
-        (Also::Unknown, Rcode::REFUSED) => {
-            ": it does not allow this key to update these names and types (A, AAAA, SRV, TXT are \
+             primary, or does not know this key, or does not let it update ({needed} are needed)"
+        ),
+        (Also::Records, _) => format!(
+            ", though it takes the fence: the key may change TXT, but not {types}, or the server's \
+             name checks refuse them"
+        ),
+        (Also::Unknown, Rcode::REFUSED) => format!(
+            ": it does not allow this key to update these names and types ({types}, TXT are \
              needed), or its name checks refuse one"
-        }
+        ),
         // Knot's word for an update that its ACL does not permit.
-        (Also::Unknown, Rcode::NOTAUTH) => {
+        (Also::Unknown, Rcode::NOTAUTH) => format!(
             ": it is not the zone's primary, or does not allow this key to update these names and \
-             types (A, AAAA, SRV, TXT are needed)"
+             types ({types}, TXT are needed)"
+        ),
+        (Also::Unknown, Rcode::SERVFAIL) => ": its log says why".into(),
+        (Also::Unknown, Rcode::NOTIMP) => {
+            ": it does not do dynamic updates; make it a secondary".into()
         }
-        (Also::Unknown, Rcode::SERVFAIL) => ": its log says why",
-        (Also::Unknown, Rcode::NOTIMP) => ": it does not do dynamic updates; make it a secondary",
-        _ => "",
+        _ => String::new(),
     }
 }
 
@@ -216,7 +220,7 @@ impl Target {
             RrsetMax::Never => RrsetLimit::default(),
         };
         Ok(Target {
-            fence_name: fence::name(&config.scope.domain)?,
+            fence_name: config.scope.fence_name()?,
             config,
             keys,
             tls,
@@ -301,13 +305,14 @@ impl Target {
         let Some(view) = self.view.take() else { return Plan::default() };
         self.created.retain(|name| view.current.has_name(name));
         // Where anything else stands than we would write, it may be somebody else's.
+        let desired = snapshot.zone_of(&self.config.scope.zone);
         let is_ours =
-            |name: &Name| view.current.has_name(name) && view.current.is_at(name, &snapshot.zone);
+            |name: &Name| view.current.has_name(name) && view.current.is_at(name, desired);
         self.created.extend(self.unsure.drain().filter(is_ours));
         let scope = &self.config.scope;
-        let mut diff = plan::diff(&view.current, &snapshot.zone, scope, &view.foreign, limit);
-        self.excluded_count = snapshot.zone.record_count() - diff.desired_count;
-        let adoption = self.adoption(&view.fence);
+        let mut diff = plan::diff(&view.current, desired, scope, &view.foreign, limit);
+        self.excluded_count = desired.record_count() - diff.desired_count;
+        let adoption = self.adoption(&view);
         let is_removed = view.fence == Found::Absent && self.held.is_some();
         if !holds_fence && !is_removed {
             // Whoever takes the fence from another starts from what is in the zone.
@@ -363,7 +368,8 @@ impl Target {
     /// Takes note of how many records a snapshot desires, whether or not it can be published.
     pub fn count(&mut self, snapshot: &Snapshot) {
         if self.mark.is_set() {
-            let desired = snapshot.zone.record_count().saturating_sub(self.excluded_count);
+            let desired = snapshot.zone_of(self.zone()).record_count();
+            let desired = desired.saturating_sub(self.excluded_count);
             // A loss while the server is out of reach is one when it is back.
             self.mark.watch(self.clock(), desired, self.config.shrink);
         }
@@ -376,6 +382,14 @@ impl Target {
         };
         let found = self.view.as_ref().map(|view| &view.fence);
         self.take_over.is_some() && matches!(found, Some(Found::Fence(found)) if !ours(found))
+            || !self.replaced().is_empty()
+    }
+
+    /// In a reverse zone: the fences of a rival that an operator has us replace by ours.
+    pub(crate) fn replaced(&self) -> Vec<(Name, Rdata)> {
+        let rivals = self.view.iter().flat_map(|view| view.foreign.rivals());
+        let replaced = rivals.filter(|(_, fence)| self.take_over.as_ref() == Some(&fence.owner));
+        replaced.map(|(name, fence)| (name.clone(), fence.rdata())).collect()
     }
 
     /// So many records of the zone became ours that nobody desires.
@@ -391,8 +405,19 @@ impl Target {
     /// The fence to publish under, given what is in the zone.
     pub(crate) fn claim(&self, until: Until) -> Result<(Found, Fence), TargetError> {
         let found = self.view.as_ref().map(|view| view.fence.clone()).unwrap_or_default();
+        let mut rivals = self.view.iter().flat_map(|view| view.foreign.rivals()).peekable();
+        let is_shared = rivals.peek().is_some();
+        if let Some((_, rival)) = rivals.find(|(_, r)| self.take_over.as_ref() != Some(&r.owner)) {
+            let (theirs, ours) = (rival.owner.clone(), self.config.scope.owner.clone());
+            return Err(self.error(Step::Fence, FenceError::ForeignOwner(theirs, ours)));
+        }
         let next = fence::next(&found, &self.claim_until(until), now());
-        next.map(|fence| (found, fence)).map_err(|cause| self.error(Step::Fence, cause))
+        let mut next = next.map_err(|cause| self.error(Step::Fence, cause))?;
+        if is_shared {
+            // What another owner adopted is not adopted by us.
+            next = Fence { adoption: Adoption::FirstContact, epoch: next.epoch + 1, ..next };
+        }
+        Ok((found, next))
     }
 
     /// The fence with the next epoch, and the data that it replaces.
@@ -422,6 +447,7 @@ impl Target {
             held: self.held.clone(),
             seen: self.epoch_seen,
             take_over: self.take_over.clone(),
+            domain: self.config.scope.fence_domain().cloned(),
         }
     }
 
@@ -446,12 +472,15 @@ impl Target {
     }
 
     /// Whether the space is adopted: as our owner's fence says, or as it said while we held it.
-    pub(crate) fn adoption(&self, found: &Found) -> Adoption {
-        match (found, &self.held) {
+    pub(crate) fn adoption(&self, view: &View) -> Adoption {
+        let scope = &self.config.scope;
+        let is_ours = |fence: &Fence| {
+            (&fence.owner, fence.domain.as_ref()) == (&scope.owner, scope.fence_domain())
+        };
+        match (&view.fence, &self.held) {
+            _ if view.foreign.rivals().next().is_some() => Adoption::FirstContact,
             (Found::Absent, Some(held)) => held.adoption,
-            (Found::Fence(fence), _) if fence.owner != self.config.scope.owner => {
-                Adoption::FirstContact
-            }
+            (Found::Fence(fence), _) if !is_ours(fence) => Adoption::FirstContact,
             (found, _) => found.adoption(),
         }
     }

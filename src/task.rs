@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::cluster::{
-    AgentId, Discovery, DiscoveryPort, Fault, FrameworkId, Network, Task, TaskKey,
+    AgentId, Discovery, DiscoveryPort, Fault, FrameworkId, Network, Task, TaskKey, Visibility,
 };
 use crate::mesos::{Id, Ids, Text};
 
@@ -54,8 +54,9 @@ pub struct ToldTask {
     pub task: Task,
 }
 
-/// A task in either schema. In `/state` it stands in its framework's list, which counts.
-pub fn task(text: &[u8], ids: &mut Ids) -> serde_json::Result<ToldTask> {
+/// A task in either schema. In `/state` it stands in its framework's list, which counts. Of its
+/// labels those of the key `chooses` are kept.
+pub fn task(text: &[u8], ids: &mut Ids, chooses: Option<&str>) -> serde_json::Result<ToldTask> {
     let raw: RawTask<'_> = serde_json::from_slice(text)?;
     let mut faults = Vec::new();
     let host_ports = match &raw.resources {
@@ -68,7 +69,16 @@ pub fn task(text: &[u8], ids: &mut Ids) -> serde_json::Result<ToldTask> {
     };
     let key = key(raw.framework_id.as_ref(), &raw.id, &raw.slave_id, ids);
     let state = TaskState::of(&raw.state.0);
-    Ok(ToldTask { key, state, task: raw.read(host_ports, faults) })
+    let chosen = chooses.zip(raw.labels).map(|(key, labels)| labelled(labels, key)).transpose()?;
+    let task = raw.read(host_ports, faults);
+    Ok(ToldTask { key, state, task: Task { chosen: chosen.unwrap_or_default(), ..task } })
+}
+
+/// The values of the labels of one key.
+fn labelled(labels: &RawValue, key: &str) -> serde_json::Result<Box<[Box<str>]>> {
+    let labels: Option<Labels<'_>> = serde_json::from_str(labels.get())?;
+    let labels = labels.iter().flat_map(|labels| &labels.0).filter(|label| label.key.0 == key);
+    Ok(labels.filter_map(|label| Some((*label.value.as_ref()?.0).into())).collect())
 }
 
 /// The key of a task in either schema.
@@ -169,6 +179,9 @@ struct RawTask<'t> {
     container: Option<RawContainer<'t>>,
     #[serde(borrow)]
     statuses: Option<Vec<RawStatus<'t>>>,
+    /// Read only where names are chosen by them.
+    #[serde(borrow)]
+    labels: Option<&'t RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -248,6 +261,8 @@ struct RawRange {
 struct RawDiscovery<'t> {
     #[serde(borrow)]
     name: Option<Text<'t>>,
+    #[serde(borrow)]
+    visibility: Option<Text<'t>>,
     #[serde(borrow)]
     ports: Option<RawPorts<'t>>,
 }
@@ -367,6 +382,7 @@ impl RawTask<'_> {
         let mut task = Task {
             name: text(self.name.as_ref()),
             discovery,
+            chosen: Box::default(),
             host_ports,
             netinfo: Vec::new(),
             docker: Vec::new(),
@@ -453,6 +469,13 @@ impl RawContainer<'_> {
 
 impl RawDiscovery<'_> {
     fn read(self, faults: &mut Vec<Fault>) -> Discovery {
+        let visibility = self.visibility.as_ref().and_then(|text| {
+            let known = Visibility::parse(&text.0);
+            if known.is_none() {
+                faults.push(Fault(format!("{:?} is no visibility", text.0)));
+            }
+            known
+        });
         let ports = self.ports.and_then(|ports| ports.ports).unwrap_or_default();
         let ports = ports.into_iter().filter_map(|port| {
             let number = port.number.filter(|number| number.fract() == 0.0);
@@ -473,7 +496,7 @@ impl RawDiscovery<'_> {
         // Collected in place, it has the room of what it was made of.
         let mut ports: Vec<DiscoveryPort> = ports.collect();
         ports.shrink_to_fit();
-        Discovery { name: text(self.name.as_ref()), ports }
+        Discovery { name: text(self.name.as_ref()), visibility, ports }
     }
 }
 
@@ -548,6 +571,42 @@ mod tests {
         check_ports("[]", &[], 0);
         check_ports("", &[], 0);
         check_ports("31000-31003", &[], 1);
+    }
+
+    #[track_caller]
+    fn check_chosen(labels: &str, key: Option<&str>, expected: Result<&[&str], ()>) {
+        let text = format!(
+            r#"{{"id": "t", "slave_id": "s", "state": "TASK_RUNNING", "labels": {labels}}}"#
+        );
+        let read = task(text.as_bytes(), &mut Ids::default(), key).map(|told| told.task.chosen);
+        let read = read.as_ref().map(|chosen| chosen.iter().map(|text| &**text).collect());
+        assert_eq!(read.map_err(|_| ()), expected.map(<[&str]>::to_vec), "{labels}");
+    }
+
+    #[test]
+    fn of_the_labels_of_a_task_one_key_is_read_in_either_schema() {
+        let list = r#"[{"key": "dns", "value": "a,b"}, {"key": "x", "value": "c"},
+            {"key": "dns", "value": "d"}, {"key": "dns"}]"#;
+        check_chosen(list, Some("dns"), Ok(&["a,b", "d"]));
+        check_chosen(&format!(r#"{{"labels": {list}}}"#), Some("dns"), Ok(&["a,b", "d"]));
+        check_chosen("null", Some("dns"), Ok(&[]));
+        check_chosen("{}", Some("dns"), Ok(&[]));
+        check_chosen(list, None, Ok(&[]));
+        check_chosen(r#"[{"key": 5}]"#, None, Ok(&[]));
+        check_chosen(r#"[{"key": 5}]"#, Some("dns"), Err(()));
+    }
+
+    #[test]
+    fn a_visibility_that_mesos_does_not_know_is_a_fault() {
+        let read = |word: &str| {
+            let text = format!(
+                r#"{{"id": "t", "slave_id": "s", "state": "X", "discovery": {{"visibility": "{word}"}}}}"#
+            );
+            let told = task(text.as_bytes(), &mut Ids::default(), None).unwrap().task;
+            (told.discovery.unwrap().visibility, told.faults.len())
+        };
+        assert_eq!(read("CLUSTER"), (Some(Visibility::Cluster), 0));
+        assert_eq!(read("cluster"), (None, 1));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cluster::{AgentId, Cluster, Endpoint, Framework, Numbered};
 use crate::name::Name;
-use crate::records::{Memo, Rules, framework_name, is_master};
+use crate::records::{Made, Memo, Rules, chosen_names, framework_name, is_master};
 
 /// The names, and nothing when all is resolved.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -21,7 +21,9 @@ pub struct Unknown {
 impl Unknown {
     pub fn of(rules: &Rules, cluster: &Cluster) -> Unknown {
         let mut unknown = Unknown::default();
-        let is_unknown = |f: &&Arc<Framework>| is_unresolved(&f.scheduler) || f.may_have_pid();
+        let is_unknown = |f: &&Arc<Framework>| {
+            rules.selection.has_framework(f) && (is_unresolved(&f.scheduler) || f.may_have_pid())
+        };
         for framework in cluster.frameworks.values().filter(is_unknown) {
             if let Ok(name) = framework_name(rules, &rules.domain, framework) {
                 unknown.names.extend(name.below([b"_tcp".as_slice(), b"_framework"]));
@@ -68,6 +70,10 @@ impl Unknown {
         let mut memo = Memo::new(rules.clone());
         for (key, task) in cluster.tasks.iter().filter(|(key, _)| unresolved.contains(&key.agent)) {
             let Some(framework) = cluster.frameworks.get(&key.framework) else { continue };
+            if !(rules.selection.has_framework(framework) && rules.selection.has_task(task)) {
+                continue;
+            }
+            self.names.extend(chosen_names(rules, task, &mut Made::default()));
             if let Ok(names) = memo.names(key, task, framework) {
                 self.names.extend([names.shared.plain.clone(), names.canonical]);
                 self.names.extend([names.shared.slave.clone(), names.canonical_slave]);
@@ -84,18 +90,14 @@ fn is_unresolved(endpoint: &Option<Endpoint>) -> bool {
 mod tests {
     use super::*;
     use crate::cluster::{Agent, FrameworkId};
-    use crate::records::{IpSource, LabelRules, Unhealthy};
-    use crate::rr::Ttl;
+    use crate::records::{IpSource, Unhealthy};
 
     #[test]
     fn what_an_unresolved_host_name_makes_is_unknown_and_nothing_else() {
         let rules = Rules {
-            domain: "mesos".parse().unwrap(),
-            ttl: Ttl::from_secs(60),
             ip_sources: vec![IpSource::Host],
-            label_rules: LabelRules::Rfc1123,
-            srv_weight: 1,
             unhealthy: Unhealthy::Publish,
+            ..Rules::of("mesos".parse().unwrap())
         };
         let endpoint = |text: &str| Endpoint::parse(text).unwrap();
         let framework = |scheduler| Framework {

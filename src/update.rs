@@ -33,20 +33,32 @@ impl Op<'_> {
 }
 
 /// Single records go and come while the TTL stays. A changed TTL replaces the RRset: Knot
-/// ignores a known record that is added with another TTL.
+/// ignores a known record that is added with another TTL. A PTR record goes alone whatever happens:
+/// others, who may have come since the zone was read, have theirs in the same RRset.
 fn ops(change: &Change) -> Vec<Op<'_>> {
     let key = &change.key;
     match (&change.old, &change.new) {
-        (_, None) => vec![Op::DeleteRrset(key)],
+        (old, None) => deletions(key, old.as_ref()),
         (Some(old), Some(new)) if old.ttl() == new.ttl() => {
             let deleted = change.removed().map(|rdata| Op::Delete(key, rdata));
             deleted.chain(change.added().map(|rdata| Op::Add(key, new.ttl(), rdata))).collect()
         }
         (old, Some(new)) => {
-            let deleted = old.iter().map(|_| Op::DeleteRrset(key));
+            let deleted = deletions(key, old.as_ref()).into_iter();
             let added = new.rdata().iter().map(|rdata| Op::Add(key, new.ttl(), rdata));
             deleted.chain(added).collect()
         }
+    }
+}
+
+/// The steps that take away all that we have there.
+fn deletions<'c>(key: &'c Key, old: Option<&'c Rrset>) -> Vec<Op<'c>> {
+    match old {
+        None => Vec::new(),
+        Some(old) if key.rtype == Type::PTR => {
+            old.rdata().iter().map(|rdata| Op::Delete(key, rdata)).collect()
+        }
+        Some(_) => vec![Op::DeleteRrset(key)],
     }
 }
 
@@ -66,6 +78,8 @@ pub struct FenceStep {
     pub before: Option<Rdata>,
     /// None: it stays.
     pub after: Option<Rdata>,
+    /// Fences of others, as they must be, that go with this message.
+    pub replaced: Vec<(Name, Rdata)>,
 }
 
 impl FenceStep {
@@ -73,6 +87,12 @@ impl FenceStep {
     fn write(&self, writer: &mut Writer) {
         let class = if self.before.is_some() { CLASS_IN } else { CLASS_NONE };
         writer.record(1, (&self.name, Type::TXT, class), Ttl::ZERO, self.before.as_ref());
+        for (name, rdata) in &self.replaced {
+            writer.record(1, (name, Type::TXT, CLASS_IN), Ttl::ZERO, Some(rdata));
+        }
+        for (name, _) in &self.replaced {
+            writer.record(2, (name, Type::TXT, CLASS_ANY), Ttl::ZERO, None);
+        }
         if let Some(after) = &self.after {
             writer.record(2, (&self.name, Type::TXT, CLASS_ANY), Ttl::ZERO, None);
             writer.record(2, (&self.name, Type::TXT, CLASS_IN), Ttl::ZERO, Some(after));
@@ -325,7 +345,7 @@ mod tests {
     fn fence() -> FenceStep {
         let rdata = Rdata::Other(std::sync::Arc::from(*b"\x03v=1"));
         let name = "_mesozone.mesos".parse().unwrap();
-        FenceStep { name, before: Some(rdata), after: None }
+        FenceStep { name, before: Some(rdata), after: None, replaced: Vec::new() }
     }
 
     fn packed(changes: Vec<Change>, limits: Limits) -> Vec<Batch> {
@@ -368,6 +388,27 @@ mod tests {
             set(60, [1, 2]),
             &["delete a.mesos. A", "add a.mesos. 60 A 10.0.0.1", "add a.mesos. 60 A 10.0.0.2"],
         );
+    }
+
+    #[test]
+    fn pointers_go_one_by_one() {
+        let key = || Key { name: "1.0.0.10.in-addr.arpa".parse().unwrap(), rtype: Type::PTR };
+        let set = |ttl, targets: &str| {
+            let data = targets.split_whitespace().map(|t| Rdata::Ptr(t.parse().unwrap()));
+            Rrset::new(Ttl::from_secs(ttl), data.collect())
+        };
+        let steps = |old, new| {
+            let batch = Batch::of(&[Change { key: key(), old, new }]);
+            let server = Endpoint::parse("127.0.0.1:53").unwrap();
+            let text = script(&server, &"10.in-addr.arpa".parse().unwrap(), &fence(), &batch);
+            assert_eq!(batch.record_count, text.matches("update ").count());
+            let steps = text.lines().filter_map(|line| line.strip_prefix("update "));
+            steps.collect::<Vec<_>>().join("; ").replace("1.0.0.10.in-addr.arpa. ", "")
+        };
+        assert_eq!(steps(set(60, "a b"), None), "delete PTR a.; delete PTR b.");
+        let moved = steps(set(60, "a b"), set(60, "b c"));
+        assert_eq!(moved, "delete PTR a.; add 60 PTR c.");
+        assert_eq!(steps(set(30, "a"), set(60, "a")), "delete PTR a.; add 60 PTR a.");
     }
 
     #[test]

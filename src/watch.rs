@@ -184,6 +184,7 @@ impl Watch {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             zone: self.catalog.zone().clone(),
+            reverse: self.catalog.reverse(),
             cluster: self.catalog.cluster().clone(),
             skipped: self.catalog.skipped().clone(),
             unread: self.unread.clone(),

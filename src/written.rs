@@ -4,23 +4,26 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::cluster::Endpoint;
+use crate::cluster::{Endpoint, Visibility};
 use crate::config::{
     Auth, Config, ConfigError, Election, Mesos, RrsetMax, Secret, Server, Target, Tls, Trust,
 };
-use crate::fence::Owner;
+use crate::fence::{DOMAIN_MAX, Owner};
+use crate::glob::Glob;
 use crate::mark::Shrink;
 use crate::name::Name;
 use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
-use crate::scope::{Pattern, Scope};
+use crate::scope::{Pattern, Scope, Space};
+use crate::selection::Selection;
 use crate::setting::{
-    CertificateName, Domain, Interval, IpSources, Percentage, Scheme, Seconds, ServerAddress, Span,
-    Text, Transport, Watch, Way, Word,
+    CertificateName, Domain, Interval, IpSources, Percentage, ReverseZone, Scheme, Seconds,
+    ServerAddress, Span, Text, Transport, Watch, Way, Word,
 };
 
 impl Config {
@@ -28,6 +31,9 @@ impl Config {
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         let raw: Raw = toml::from_str(text)?;
         let zone = raw.zone;
+        let reverse: Vec<Name> = zone.reverse.into_iter().map(|zone| zone.0).collect();
+        check_apart(&reverse, &zone.domain.0)?;
+        let task_label = Some(zone.task_label).filter(|key| !key.is_empty());
         let rules = Rules {
             domain: zone.domain.0,
             ttl: Ttl::from_secs(zone.ttl.0.as_secs() as u32), // Bounded where it is read.
@@ -35,20 +41,44 @@ impl Config {
             label_rules: zone.label_rules.0,
             srv_weight: zone.srv_weight,
             unhealthy: zone.unhealthy.0,
+            reverse,
+            selection: zone.frameworks.check(zone.visibility)?,
         };
         let (owner, election) = raw.ha.check(&rules.domain)?;
         let mut targets = Vec::with_capacity(raw.target.len());
+        let place =
+            Place { domain: &rules.domain, owner: &owner, space: space(task_label.as_ref()) };
         for target in raw.target {
-            targets.push(target.check(&rules.domain, &owner, zone.hold_down.0)?);
+            targets.push(target.check(&place, &rules.reverse, zone.hold_down.0)?);
         }
         check_distinct(&targets)?;
         let server = raw.server.map(|server| server.check(&rules.domain)).transpose()?;
         if election.is_some() && targets.is_empty() {
             return Err(ConfigError::ElectionWithoutTarget);
         }
-        let (mesos, hold_down) = (raw.mesos.check()?, zone.hold_down.0);
+        let (mesos, hold_down) = (raw.mesos.check(task_label)?, zone.hold_down.0);
         Ok(Config { mesos, rules, hold_down, owner, election, targets, server })
     }
+}
+
+/// Each zone has its own fence, so none may be within another.
+fn check_apart(reverse: &[Name], domain: &Name) -> Result<(), ConfigError> {
+    let meet = |a: &Name, b: &Name| a.is_within(b) || b.is_within(a);
+    for (at, zone) in reverse.iter().enumerate() {
+        if let Some(other) = reverse[..at].iter().find(|other| meet(zone, other)) {
+            return Err(ConfigError::NestedReverse(other.clone(), zone.clone()));
+        }
+        if meet(zone, domain) {
+            let (reverse, domain) = (zone.clone(), domain.clone());
+            return Err(ConfigError::ReverseAndDomain { reverse, domain });
+        }
+    }
+    Ok(())
+}
+
+/// What of the domain's zone is ours.
+fn space(task_label: Option<&String>) -> Space {
+    if task_label.is_some() { Space::Within } else { Space::Below }
 }
 
 fn check_distinct(targets: &[Target]) -> Result<(), ConfigError> {
@@ -123,6 +153,17 @@ struct RawZone {
     srv_weight: u16,
     unhealthy: Text<Unhealthy>,
     hold_down: Text<Span>,
+    reverse: Vec<Text<ReverseZone>>,
+    task_label: String,
+    visibility: Vec<Text<Visibility>>,
+    frameworks: RawFrameworks,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawFrameworks {
+    include: Option<Vec<Text<Glob>>>,
+    exclude: Vec<Text<Glob>>,
 }
 
 #[derive(Deserialize)]
@@ -192,6 +233,10 @@ impl Default for RawZone {
             srv_weight: 1,
             unhealthy: Text(Unhealthy::Withhold),
             hold_down: Text(Duration::from_secs(30)),
+            reverse: Vec::new(),
+            task_label: String::new(),
+            visibility: Vec::new(),
+            frameworks: RawFrameworks::default(),
         }
     }
 }
@@ -209,7 +254,7 @@ impl Default for RawSoa {
 }
 
 impl RawMesos {
-    fn check(self) -> Result<Mesos, ConfigError> {
+    fn check(self, task_label: Option<String>) -> Result<Mesos, ConfigError> {
         if self.masters.is_empty() {
             return Err(ConfigError::NoMaster);
         }
@@ -240,6 +285,7 @@ impl RawMesos {
             timeout: self.timeout.0,
             auth: self.auth.map(RawAuth::check).transpose()?,
             tls: self.tls,
+            task_label: task_label.map(Arc::from),
         })
     }
 }
@@ -266,6 +312,25 @@ impl RawAuth {
     }
 }
 
+impl RawFrameworks {
+    fn check(self, visibility: Vec<Text<Visibility>>) -> Result<Selection, ConfigError> {
+        let globs = |texts: Vec<Text<Glob>>| texts.into_iter().map(|glob| glob.0).collect();
+        let include: Vec<Glob> = self.include.map_or_else(|| vec![Glob::all()], globs);
+        if include.is_empty() {
+            return Err(ConfigError::NothingIncluded);
+        }
+        let visibility = visibility.into_iter().map(|text| text.0).collect();
+        Ok(Selection { visibility, include, exclude: globs(self.exclude) })
+    }
+}
+
+/// What the targets of a configuration have in common.
+struct Place<'c> {
+    domain: &'c Name,
+    owner: &'c Owner,
+    space: Space,
+}
+
 impl RawTarget {
     /// Whom to trust, where TLS is wanted.
     fn trust(&mut self) -> Result<Option<Trust>, ConfigError> {
@@ -287,17 +352,22 @@ impl RawTarget {
 
     fn check(
         mut self,
-        domain: &Name,
-        owner: &Owner,
+        place: &Place<'_>,
+        reverse: &[Name],
         hold_down: Duration,
     ) -> Result<Target, ConfigError> {
+        let Place { domain, owner, .. } = *place;
         let tls = self.trust()?;
         let port = self.server.0.port.or(Some(self.transport.0.port()));
         let name = self.name;
         let zone = self.zone.map_or_else(|| domain.clone(), |zone| zone.0);
-        if !domain.is_within(&zone) {
+        let space = if reverse.contains(&zone) { Space::Reverse } else { place.space };
+        if space != Space::Reverse && !domain.is_within(&zone) {
             let domain = domain.clone();
             return Err(ConfigError::ZoneElsewhere { target: name, zone, domain });
+        }
+        if space == Space::Reverse && domain.to_string().len() > DOMAIN_MAX {
+            return Err(ConfigError::DomainTooLong { target: name, domain: domain.clone() });
         }
         let protect: Vec<Pattern> = self.protect.into_iter().map(|pattern| pattern.0).collect();
         if let Some(outside) = protect.iter().find(|pattern| !pattern.is_within(&zone)) {
@@ -311,7 +381,7 @@ impl RawTarget {
         Ok(Target {
             server: Endpoint { port, ..self.server.0 },
             tls,
-            scope: Scope { zone, domain: domain.clone(), owner: owner.clone(), protect },
+            scope: Scope { zone, domain: domain.clone(), owner: owner.clone(), protect, space },
             transfer_key: transfer_key.unwrap_or_else(|| update_key.clone()),
             update_key,
             shrink: Shrink { percent_max: self.max_shrink.0, floor: self.max_shrink_floor },
@@ -523,6 +593,62 @@ mod tests {
         assert!(!Config::parse(&password).unwrap_err().to_string().contains("hunter2"));
     }
 
+    fn zone(lines: &str, more: &str) -> String {
+        target(&format!("{more}\n[zone]\n{lines}\n"))
+    }
+
+    #[test]
+    fn a_target_whose_zone_is_a_reverse_zone_publishes_pointers() {
+        let reverse = "reverse = [\"10.in-addr.arpa\", \"d.f.ip6.arpa\"]";
+        let text =
+            zone(reverse, "zone = \"10.IN-ADDR.ARPA.\"\nprotect = [\"1.0.0.10.in-addr.arpa\"]");
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config.rules.reverse.len(), 2);
+        let scope = &config.targets[0].scope;
+        assert_eq!(
+            (scope.space, scope.zone.to_string()),
+            (Space::Reverse, "10.in-addr.arpa.".into())
+        );
+        assert_eq!(Config::parse(&zone(reverse, "")).unwrap().targets[0].scope.space, Space::Below);
+        check_refused(
+            &zone(reverse, "zone = \"168.192.in-addr.arpa\""),
+            "nor one of [zone] reverse",
+        );
+        check_refused(&zone("reverse = [\"mesos\"]", ""), "is no reverse zone");
+        check_refused(&zone("reverse = [\"in-addr.arpa\"]", ""), "line 9");
+        for nested in
+            ["10.in-addr.arpa\", \"1.10.in-addr.arpa", "10.in-addr.arpa\", \"10.in-addr.arpa"]
+        {
+            check_refused(&zone(&format!("reverse = [\"{nested}\"]"), ""), "within one another");
+        }
+        let inside = "reverse = [\"10.in-addr.arpa\"]\ndomain = \"m.10.in-addr.arpa\"";
+        check_refused(&zone(inside, ""), "and the domain m.10.in-addr.arpa. are within");
+        let long =
+            format!("{reverse}\ndomain = \"{}\"", ["a".repeat(50), "b".repeat(50)].join("."));
+        check_refused(&zone(&long, "zone = \"d.f.ip6.arpa\""), "too long for a fence");
+    }
+
+    #[test]
+    fn what_has_names_is_chosen_by_visibility_framework_and_label() {
+        let config = |lines: &str| Config::parse(&zone(lines, "")).unwrap();
+        let chosen = config("task_label = \"dns\"");
+        assert_eq!(chosen.mesos.task_label.as_deref(), Some("dns"));
+        assert_eq!(chosen.targets[0].scope.space, Space::Within);
+        assert_eq!(config("task_label = \"\"").mesos.task_label, None);
+        let visible = config("visibility = [\"CLUSTER\", \"EXTERNAL\"]").rules.selection;
+        assert_eq!(visible.visibility, [Visibility::Cluster, Visibility::External]);
+        let every = config("frameworks = { include = [\"*\"], exclude = [] }").rules.selection;
+        assert_eq!(every, config("").rules.selection, "the defaults");
+        check_refused(
+            &zone("visibility = [\"PUBLIC\"]", ""),
+            "none of FRAMEWORK, CLUSTER, EXTERNAL",
+        );
+        check_refused(&zone("frameworks = { include = [] }", ""), "at least one pattern");
+        check_refused(&zone("frameworks = { exclude = [\"dev-?\"] }", ""), "only * stands for");
+        check_refused(&zone("frameworks = { exclude = [\"\"] }", ""), "an empty pattern");
+        check_refused(&zone("frameworks = { only = [] }", ""), "unknown field");
+    }
+
     #[test]
     fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
         let text = format!("{LEAST}[zone]\ndomian = \"mesos\"\n");
@@ -549,6 +675,7 @@ mod tests {
             None
         );
         check_refused(&target("zone = \"example\""), "neither the domain");
+        check_refused(&target("zone = \"10.in-addr.arpa\""), "nor one of [zone] reverse");
         check_refused(&target("protect = [\"ns1.example\"]"), "not inside the zone");
         check_refused(&target("tsig_key_env = \"K\""), "one of them");
         let other = "[[target]]\nname = \"b\"\nserver = \"10.0.0.53:53\"\ntsig_key_file = \"k\"\n";

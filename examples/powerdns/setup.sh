@@ -22,3 +22,10 @@ pdnsutil set-meta mesos TSIG-ALLOW-AXFR mesozone
 pdnsutil set-meta mesos TSIG-ALLOW-DNSUPDATE mesozone
 # An update raises the serial, by which mesozone and every secondary see that there was one.
 pdnsutil set-meta mesos SOA-EDIT-DNSUPDATE INCREASE
+
+# A reverse zone, one of `reverse` in mesozone.toml and a target of its own; 10.zone is like mesos.zone.
+# pdnsutil load-zone 10.in-addr.arpa "$(dirname "$0")/10.zone"
+# pdnsutil set-kind 10.in-addr.arpa native
+# pdnsutil set-meta 10.in-addr.arpa TSIG-ALLOW-AXFR mesozone
+# pdnsutil set-meta 10.in-addr.arpa TSIG-ALLOW-DNSUPDATE mesozone
+# pdnsutil set-meta 10.in-addr.arpa SOA-EDIT-DNSUPDATE INCREASE

@@ -4,6 +4,9 @@
 -- rule of their own.
 local domain = newDN("mesos.")
 local types = { [pdns.A] = true, [pdns.AAAA] = true, [pdns.SRV] = true, [pdns.TXT] = true }
+-- In a reverse zone it needs PTR, and TXT at _mesozone-<owner>.
+-- local reverse = newDN("10.in-addr.arpa.")
+-- local pointers = { [pdns.PTR] = true, [pdns.TXT] = true }
 
 function updatepolicy(input)
   if input:getTsigName():toString() == "mesozone."
@@ -12,6 +15,12 @@ function updatepolicy(input)
   then
     return true
   end
+  -- if input:getTsigName():toString() == "mesozone."
+  --   and pointers[input:getQType()]
+  --   and input:getQName():isPartOf(reverse)
+  -- then
+  --   return true
+  -- end
   -- After `return false` PowerDNS leaves the record out and still answers NOERROR. An error
   -- refuses the whole message, with SERVFAIL.
   error("not permitted to mesozone: " .. input:getQName():toString())

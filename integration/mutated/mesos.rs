@@ -11,10 +11,10 @@ use mesozone::events::{Event, EventReader};
 use mesozone::live::Live;
 use mesozone::name::NAME_MAX;
 use mesozone::recordio::{Part, RecordIo};
-use mesozone::records::{IpSource, LabelRules, Rules, Unhealthy};
-use mesozone::rr::Ttl;
+use mesozone::records::{IpSource, Rules};
 use mesozone::splitter::{Keys, Leads, Splitter};
 use mesozone::state::{State, StateError, StateReader};
+use mesozone::zone::Zone;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::de::IgnoredAny;
@@ -74,12 +74,9 @@ fn told(read: &Result<State, StateError>) -> impl PartialEq + Debug + use<> {
 
 fn rules() -> Rules {
     Rules {
-        domain: "mesos".parse().expect("a name"),
-        ttl: Ttl::from_secs(60),
         ip_sources: vec![IpSource::Netinfo, IpSource::Docker, IpSource::Mesos, IpSource::Host],
-        label_rules: LabelRules::Rfc1123,
-        srv_weight: 1,
-        unhealthy: Unhealthy::Withhold,
+        reverse: ["in-addr.arpa", "ip6.arpa"].map(|zone| zone.parse().expect("a name")).into(),
+        ..Rules::of("mesos".parse().expect("a name"))
     }
 }
 
@@ -91,12 +88,13 @@ fn named(cluster: Cluster) -> Said {
         prop_assert!(key.name.is_within(&rules().domain) && key.name.wire_len() <= NAME_MAX);
     }
     catalog.update(Cluster::default(), Duration::ZERO);
-    prop_assert!(catalog.zone().is_empty(), "a record stays behind its cluster");
+    let is_empty = catalog.zone().is_empty() && catalog.reverse().values().all(Zone::is_empty);
+    prop_assert!(is_empty, "a record stays behind its cluster");
     Ok(())
 }
 
 fn read(pieces: &[&[u8]]) -> StateReader {
-    let mut reader = StateReader::new();
+    let mut reader = StateReader::new(Some("dns".into()));
     pieces.iter().for_each(|piece| reader.push(piece));
     reader
 }
@@ -183,7 +181,7 @@ fn streams() -> Vec<Vec<u8>> {
 
 /// The events of a stream, as far as it can be read, each as a word, and the cluster they make.
 fn followed(parts: &[&[u8]]) -> (Vec<String>, Cluster) {
-    let (mut reader, mut events) = (EventReader::default(), Vec::new());
+    let (mut reader, mut events) = (EventReader::new(Some("dns".into())), Vec::new());
     let (mut live, mut cluster) = (Live::default(), Cluster::default());
     for part in parts {
         let read = reader.push(part, |event| {

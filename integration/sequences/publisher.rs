@@ -93,6 +93,7 @@ impl Publisher {
 pub(super) fn snapshot(zone: Zone, complete: bool) -> Snapshot {
     Snapshot {
         zone,
+        reverse: Default::default(),
         cluster: Cluster::default(),
         skipped: Default::default(),
         unread: Arc::from([]),
