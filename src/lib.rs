@@ -43,7 +43,11 @@
 //! - [`reading`]: what a transfer tells of our space
 //! - [`drift`]: what others change in our space
 //! - [`probe`]: questions that tell rights and clocks, and change nothing
+//! - [`network`]: networks of addresses
+//! - [`cookie`]: DNS cookies, RFC 7873
+//! - [`limit`]: how many answers a network of clients gets
 //! - [`answer`]: a question into its answer
+//! - [`forwarding`]: questions about names outside our zones, and their answers
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
 //! - [`written`]: how it is written, in TOML
@@ -68,6 +72,7 @@
 //! - [`publish`]: carrying out a plan there
 //! - [`sift`]: finding the names that a server refuses
 //! - [`pass`]: reading, planning, writing and verifying once
+//! - [`forward`]: asking other servers for the bundled one's clients
 //! - [`server`]: the bundled server's sockets
 //! - [`keep`]: making a target follow the snapshots
 //! - [`daemon`]: what `run` runs
@@ -90,6 +95,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod cookie;
 pub mod course;
 pub mod current;
 pub mod cut;
@@ -101,17 +107,21 @@ pub mod events;
 pub mod fence;
 pub mod findings;
 pub mod follow;
+pub mod forward;
+pub mod forwarding;
 pub mod held;
 pub mod http;
 pub mod inspect;
 pub mod keep;
 pub mod label;
+pub mod limit;
 pub mod live;
 pub mod mark;
 pub mod masters;
 pub mod mesos;
 pub mod mirror;
 pub mod name;
+pub mod network;
 pub mod pace;
 pub mod pass;
 pub mod plan;
