@@ -1,10 +1,9 @@
 //! Asking other name servers for the clients of the bundled one.
 //!
 //! **A question that is under way is not asked again**: whoever asks the same waits for the one
-//! answer (RFC 5452, section 5: nor do several at once help who guesses). That is also what ends a loop,
-//! whoever else is in it, since all that goes round in one is the same question: here it waits for its own
-//! answer until its time is over, and every part of the loop answers SERVFAIL. Nothing is remembered
-//! beyond that.
+//! answer (RFC 5452, section 5: several under way at once would help who guesses). That is also what
+//! ends a loop, whoever else is in it, since all that goes round in one is the same question: here
+//! it waits for its own answer until its time is over, and then all of the loop answers SERVFAIL.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -161,9 +160,9 @@ impl Forwarder {
         Some(flight)
     }
 
-    /// Asks one upstream after the other. One that is silent is asked again while there is time; one
-    /// that could not be reached or would not find out, SERVFAIL or REFUSED, is not. Where no answer
-    /// is better, the first such one is given.
+    /// Asks one upstream after the other. One that is silent is asked again while there is time;
+    /// one that could not be reached or would not find out, SERVFAIL or REFUSED, is not. Where no
+    /// answer is better, the first such one is given.
     async fn ask_around(&self, zone: &Name, query: &Query) -> Option<Answer> {
         let end = Instant::now() + QUESTION_MAX;
         let mut next = self.preferred(zone);
@@ -190,7 +189,7 @@ impl Forwarder {
         poor
     }
 
-    /// The upstreams of a zone in the order of configuration, those that did not answer lately last.
+    /// The upstreams of a zone in the order of configuration, those that were silent lately last.
     fn preferred(&self, zone: &Name) -> VecDeque<SocketAddr> {
         let upstreams = self.forwarding.upstreams.get(zone).into_iter().flatten().copied();
         let (mut first, last): (VecDeque<_>, VecDeque<_>) =

@@ -3,8 +3,8 @@
 //!
 //! A query to an upstream is written anew from what the client asks, so that clients that ask the
 //! same share it; the answer's octets stay the upstream's, records of every type unread. EDNS is
-//! between neighbours (RFC 6891, section 6.2.1): size, cookies and other options of a client end here,
-//! its DO goes on; options of an upstream, such as extended errors, reach the client.
+//! between neighbours (RFC 6891, section 6.2.1): size, cookies and other options of a client end
+//! here, its DO goes on; options of an upstream, such as extended errors, reach the client.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -93,7 +93,7 @@ impl Forwarding {
         if edns.is_some_and(|edns| edns.version > 0) {
             return Admission::Answer(errand.without_records(Rcode::BADVERS));
         }
-        // Meta-types are between neighbours too, RFC 6895, section 3.1: no transfer goes through here.
+        // Meta-types are between neighbours too, RFC 6895, section 3.1: no transfer goes through.
         let is_meta = rtype == Type::OPT || (128..255).contains(&rtype.0);
         match self.route(&name) {
             Some((zone, _)) if class == CLASS_IN && !is_meta && self.serves(client) => {

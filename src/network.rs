@@ -178,15 +178,17 @@ mod tests {
     proptest! {
         #[test]
         fn an_address_is_in_its_own_networks_and_no_neighbour(bits: u128, prefix in 1_u8..=128) {
-            for address in [IpAddr::from(Ipv6Addr::from_bits(bits)), Ipv4Addr::from_bits(bits as u32).into()] {
+            let (v4, v6) = (Ipv4Addr::from_bits(bits as u32), Ipv6Addr::from_bits(bits));
+            for address in [v4.into(), IpAddr::from(v6)] {
                 let width = if address.to_canonical().is_ipv4() { 32 } else { 128 };
                 let network = Network::of(address, prefix);
                 prop_assert!(network.contains(address));
                 prop_assert_eq!(network.to_string().parse::<Network>(), Ok(network));
                 // The last bit that counts, turned.
+                let last = width - prefix.min(width);
                 let turned = match address.to_canonical() {
-                    IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() ^ 1 << (width - prefix.min(width))).into(),
-                    IpAddr::V6(v6) => IpAddr::from(Ipv6Addr::from_bits(v6.to_bits() ^ 1 << (width - prefix.min(width)))),
+                    IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() ^ 1 << last).into(),
+                    IpAddr::V6(v6) => IpAddr::from(Ipv6Addr::from_bits(v6.to_bits() ^ 1 << last)),
                 };
                 prop_assert!(!network.contains(turned));
             }
