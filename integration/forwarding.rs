@@ -2,8 +2,10 @@
 //! name servers as upstreams, and forwarders that point at each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::os::unix::net::UnixListener;
+use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,11 +19,12 @@ use mesozone::forward::Forwarder;
 use mesozone::forwarding::Forwarding;
 use mesozone::name::Name;
 use mesozone::network::Network;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
-use crate::peer::{Peer, Setup, claim_port, on_every_peer};
+use crate::peer::{Peer, Setup, claim_port, debian, on_every_peer};
 
 const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4321);
 /// A question that no upstream answers is over by then.
@@ -495,6 +498,80 @@ async fn check_circle(count: usize) {
 #[tokio::test]
 async fn forwarders_that_point_at_each_other_end_in_an_answer() {
     join_all((1..=3).map(check_circle)).await;
+}
+
+/// BIND as a resolver that asks only us.
+struct Resolver {
+    address: SocketAddr,
+    process: Child,
+    _dir: TempDir,
+    _claim: UnixListener,
+}
+
+impl Resolver {
+    async fn start(forwards_to: SocketAddr) -> Resolver {
+        let (address, claim) = claim_port();
+        let dir = tempfile::tempdir().unwrap();
+        let (port, to) = (address.port(), forwards_to.port());
+        let config = format!(
+            "options {{
+                 directory \"{}\"; pid-file none; lock-file none; session-keyfile none;
+                 listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+                 recursion yes; dnssec-validation no;
+                 forward only; forwarders {{ 127.0.0.1 port {to}; }};
+             }};
+             controls {{ }};\n",
+            dir.path().display()
+        );
+        let file = dir.path().join("named.conf");
+        std::fs::write(&file, config).unwrap();
+        let log = File::create(dir.path().join("log")).unwrap();
+        let process = debian("named").args(["-g", "-4", "-c"]).arg(file).stderr(log).spawn();
+        let mut resolver =
+            Resolver { address, process: process.unwrap(), _dir: dir, _claim: claim };
+        resolver.wait_until_it_answers().await;
+        resolver
+    }
+
+    async fn wait_until_it_answers(&mut self) {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        // Of no recursion: what it knows itself.
+        let request = [&query("version.bind", 16)[..28], &[0, 3]].concat();
+        let start = Instant::now();
+        loop {
+            socket.send_to(&request, self.address).await.unwrap();
+            let mut reply = [0; 512];
+            let heard = tokio::time::timeout(Duration::from_millis(20), socket.recv(&mut reply));
+            if let Ok(Ok(_)) = heard.await {
+                return;
+            }
+            let ended = self.process.try_wait().unwrap();
+            assert!(ended.is_none() && start.elapsed() < OVER, "{ended:?}");
+        }
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_resolver_that_points_back_ends_in_an_answer_too() {
+    let relay = Relay::open();
+    let resolver = Resolver::start(relay.address).await;
+    let forwarder = forwarder(&[(".", &[resolver.address])]);
+    let mut serving = JoinSet::new();
+    serving.spawn(Relay::serve(relay.socket, relay.heard.clone(), forwarder.clone()));
+    for question in 1..=2 {
+        let answer = ask(&forwarder, &format!("n{question}.example"), Transport::Udp).await;
+        assert_eq!(answer, "SERVFAIL");
+        let heard = *relay.heard.lock().unwrap();
+        assert!((question..=10 * question).contains(&heard), "{heard} after {question}");
+    }
 }
 
 /// What a server says itself over UDP, or over TCP where that is cut.
