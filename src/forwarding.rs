@@ -326,6 +326,11 @@ impl Errand {
         Errand { cookie: Some(data), ..self }
     }
 
+    /// The answer where the client is to ask again over TCP before anybody is asked.
+    pub fn truncated(&self) -> Vec<u8> {
+        self.empty(self.flags | Header::TC, 0)
+    }
+
     /// The answer where no upstream gives one.
     pub fn failed(&self) -> Vec<u8> {
         self.without_records(Rcode::SERVFAIL)
@@ -735,7 +740,10 @@ mod tests {
     #[test]
     fn a_failure_is_told_as_any_answer_is() {
         let request = with_opt(asked("Example", Type::A), 1232, DNSSEC_OK, &[]);
-        let failed = errand(&request, Transport::Udp).with_cookie([7; 24]).failed();
+        let errand = errand(&request, Transport::Udp).with_cookie([7; 24]);
+        let failed = errand.failed();
+        let cut = with(failed.clone(), 2, &[failed[2] | 2, failed[3] & 0xf0]);
+        assert_eq!(errand.truncated(), cut);
         let message = Message::from_bytes(&failed).unwrap();
         assert_eq!(u16::from(message.metadata.response_code), Rcode::SERVFAIL.0);
         assert!(message.metadata.recursion_available && message.edns.unwrap().flags().dnssec_ok);

@@ -368,7 +368,8 @@ impl RawServer {
             let addresses = addresses.filter(|address| !address.is_unspecified()).collect();
             name_servers.insert(ns1.clone(), addresses);
         }
-        let forwarding = forwarding(self.forward, self.forward_zones, self.from, domain)?;
+        let ours = std::slice::from_ref(domain);
+        let forwarding = forwarding(self.forward, self.forward_zones, self.from, ours)?;
         if let Some(upstream) = forwarding.own_address(&self.listen) {
             return Err(ConfigError::ForwardToItself(upstream));
         }
@@ -387,12 +388,12 @@ impl RawServer {
     }
 }
 
-/// Where other names are asked for, `ours` being the zone that is answered here.
+/// Where other names are asked for, `ours` being the zones that are answered here.
 fn forwarding(
     forward: Vec<Text<Upstream>>,
     zones: BTreeMap<String, Vec<Text<Upstream>>>,
     from: Vec<Text<Clients>>,
-    ours: &Name,
+    ours: &[Name],
 ) -> Result<Forwarding, ConfigError> {
     let mut upstreams = BTreeMap::new();
     for (zone, servers) in zones {
@@ -400,8 +401,9 @@ fn forwarding(
             let wrong = format!("[server] forward_zones: {zone:?} is no domain name: {error}");
             <toml::de::Error as de::Error>::custom(wrong)
         })?;
-        if zone.is_within(ours) || ours.is_within(&zone) {
-            return Err(ConfigError::ForwardedZone { zone, ours: ours.clone() });
+        let meets = |ours: &&Name| zone.is_within(ours) || ours.is_within(&zone);
+        if let Some(ours) = ours.iter().find(meets).cloned() {
+            return Err(ConfigError::ForwardedZone { zone, ours });
         }
         if servers.is_empty() {
             return Err(ConfigError::NoUpstream(zone));
