@@ -14,7 +14,8 @@ use siphasher::sip::SipHasher24;
 pub const COOKIE: u16 = 10;
 
 const CLIENT_LEN: usize = 8;
-/// The octets of a server cookie of ours: version, three reserved, time, hash (RFC 9018, section 4).
+/// The octets of a server cookie of ours: version, three reserved, time and hash (RFC 9018,
+/// section 4).
 const SERVER_LEN: usize = 16;
 /// The octets of the option's data in an answer, behind its code and length.
 pub const ANSWER_LEN: usize = CLIENT_LEN + SERVER_LEN;
@@ -110,7 +111,7 @@ impl Secrets {
         let is_timely = age <= AGE_MAX || ahead <= AHEAD_MAX;
         let secrets = [Some(&self.new), self.old.as_ref()].into_iter().flatten();
         let mut made_hashes = secrets.map(|secret| hashed(secret, &cookie.client, said, client));
-        // An hour and a network are not enough to guess 64 bits by the time a comparison takes.
+        // No constant time: what a comparison takes is not to be told through a network in an hour.
         said[0] == VERSION && is_timely && made_hashes.any(|made| made == hash)
     }
 }

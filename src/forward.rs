@@ -1,9 +1,10 @@
 //! Asking other name servers for the clients of the bundled one.
 //!
 //! **A question that is under way is not asked again**: whoever asks the same waits for the one
-//! answer (RFC 5452, section 5: several under way at once would help who guesses). That is also what
-//! ends a loop, whoever else is in it, since all that goes round in one is the same question: here
-//! it waits for its own answer until its time is over, and then all of the loop answers SERVFAIL.
+//! answer (RFC 5452, section 5: several under way at once would help who guesses). That is also
+//! what ends a loop, whoever else is in it, since all that goes round in one is the same question:
+//! here it waits for its own answer until its time is over, and then all of the loop answers
+//! SERVFAIL.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -47,8 +48,10 @@ enum Missed {
     Chance(#[from] getrandom::Error),
 }
 
-/// A question under way: its answer, or none if no upstream gives one.
-type Flight = Shared<BoxFuture<'static, Option<Answer>>>;
+/// The answer to come, none if no upstream gives one.
+type Answering = BoxFuture<'static, Option<Answer>>;
+/// A question under way, for all who ask it.
+type Flight = Shared<Answering>;
 
 /// What all questions share.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ pub struct Forwarder {
 
 #[derive(Debug, Default)]
 struct Flights {
-    by_query: HashMap<Query, (u64, WeakShared<BoxFuture<'static, Option<Answer>>>)>,
+    by_query: HashMap<Query, (u64, WeakShared<Answering>)>,
     last: u64,
 }
 

@@ -653,14 +653,12 @@ mod tests {
         check(Vec::new(), false);
     }
 
-    /// How a reply reaches a client that sends `request`: octets, answers, flags, and the size and
-    /// options of OPT.
+    /// Octets, answers, flags, and the size and options of OPT.
+    type Passed<'o> = (usize, u16, u16, Option<(u16, &'o [u8])>);
+
+    /// How a reply of so many records and these options reaches a client.
     #[track_caller]
-    fn check_passed(
-        errand: &Errand,
-        (records, opt): (u8, Option<&[u8]>),
-        expected: (usize, usize, u16, Option<(u16, &[u8])>),
-    ) {
+    fn check_passed(errand: &Errand, (records, opt): (u8, Option<&[u8]>), expected: Passed<'_>) {
         let upstream = reply(&errand.query.message(7), 7, records, opt);
         let answer = errand.query.read_answer(7, upstream).unwrap();
         let octets = errand.passed_on(&answer);
@@ -673,7 +671,7 @@ mod tests {
             let (size, _) = fixed_part(&octets, opt.at).unwrap();
             (size, &octets[opt.at + OPT_LEN..opt.end])
         });
-        assert_eq!((octets.len(), header.counts[1].into(), header.flags, opt), expected);
+        assert_eq!((octets.len(), header.counts[1], header.flags, opt), expected);
         Message::from_bytes(&octets).unwrap();
     }
 

@@ -3,8 +3,8 @@
 //!
 //! What BIND, Knot and NSD call RRL, with one difference: an answer counts for its network alone,
 //! whatever was asked, so that asking for other names gains nothing. Clients whose address is
-//! proven, by TCP or a valid cookie, are not for this to judge. Over the limit every second answer is
-//! an empty one with TC ("slip 2"), no larger than its question: a real client that shares the
+//! proven, by TCP or a valid cookie, are not for this to judge. Over the limit every second answer
+//! is an empty one with TC ("slip 2"), no larger than its question: a real client that shares the
 //! victim's network asks again over TCP and is answered.
 
 use std::fmt;
@@ -17,9 +17,9 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 /// How many counts there are, a power of two; together 1 MiB. Networks are put to them by a hash
-/// and never told apart there, so that memory is fixed and no flood of made-up networks frees a flooded
-/// one from its count. What that costs: while `n` networks are over the limit, any other is limited
-/// with them by a chance of `n` in this many.
+/// and never told apart there, so that memory is fixed and no flood of made-up networks frees a
+/// flooded one from its count. What that costs: while `n` networks are over the limit, any other is
+/// limited with them by a chance of `n` in this many.
 const COUNTS: usize = 1 << 17;
 
 /// The bits of a client's address that make its network, as in the other servers.
