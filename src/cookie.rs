@@ -5,7 +5,6 @@
 //! the time.
 
 use std::fmt;
-use std::hash::Hasher;
 use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
@@ -122,17 +121,23 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// RFC 9018, section 4.4, with what the cookie says before its hash.
+/// RFC 9018, section 4.4, with the eight octets that the cookie says before its hash.
 fn hashed(secret: &[u8; 16], client: &[u8; CLIENT_LEN], said: &[u8], address: IpAddr) -> [u8; 8] {
-    let mut hasher = SipHasher24::new_with_key(secret);
-    hasher.write(client);
-    hasher.write(said);
-    match address.to_canonical() {
-        IpAddr::V4(v4) => hasher.write(&v4.octets()),
-        IpAddr::V6(v6) => hasher.write(&v6.octets()),
-    }
+    let mut input = [0; 32];
+    input[..CLIENT_LEN].copy_from_slice(client);
+    input[CLIENT_LEN..16].copy_from_slice(said);
+    let len = match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            input[16..20].copy_from_slice(&v4.octets());
+            20
+        }
+        IpAddr::V6(v6) => {
+            input[16..].copy_from_slice(&v6.octets());
+            32
+        }
+    };
     // As SipHash writes its result.
-    hasher.finish().to_le_bytes()
+    SipHasher24::new_with_key(secret).hash(&input[..len]).to_le_bytes()
 }
 
 #[cfg(test)]
