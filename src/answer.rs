@@ -1,19 +1,17 @@
-//! Answering a query from the zone as served: octets in, octets out.
+//! Answering a query from the zones as served: octets in, octets out, and nothing allocated.
 //!
-//! Every name at and below the apex is answered with authority, everything else is refused. The
-//! zone holds no CNAME, no delegation and no wildcard, so an answer is one RRset or none.
+//! Every name at and below an apex is answered with authority. The zones hold no CNAME, no
+//! delegation and no wildcard, so an answer is one RRset or none. A name stands in an answer once:
+//! the owner is the question's name, a host that SRV or NS data names is pointed at where it is.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
 
-use crate::name::Name;
-use crate::rr::{Rdata, Rrset, Serial, Ttl, Type};
+use crate::name::{LABEL_MAX, NAME_MAX, Name, Octets};
+use crate::rr::{Rdata, Rrset, Ttl, Type};
+use crate::served::{Answers, Certainty, Hosted, Served};
 use crate::wire::{
-    CLASS_IN, HEADER_LEN, Header, MESSAGE_MAX, OPCODE_QUERY, Rcode, Reader, WireError, Writer,
+    CLASS_IN, HEADER_LEN, Header, MESSAGE_MAX, OPCODE_QUERY, Rcode, Reader, WireError,
 };
-use crate::zone::{Key, Zone};
 
 /// The most octets over UDP for who says nothing of it, RFC 1035, section 2.3.4.
 const UDP_MIN: u16 = 512;
@@ -21,146 +19,17 @@ const UDP_MIN: u16 = 512;
 const UDP_MAX: u16 = 1232;
 /// The DO bit among the flags of an OPT record, RFC 6891, section 6.1.4.
 const DNSSEC_OK: u32 = 0x8000;
+/// The highest place in a message that a compression pointer reaches.
+const POINTER_MAX: usize = 0x3fff;
+/// A name of 255 octets has no more labels.
+const LABELS_MAX: usize = NAME_MAX / 2;
+
+/// The addresses of more hosts are asked for one by one, should anybody want them.
+const HOSTS_MAX: usize = 32;
 
 const ANSWER: usize = 1;
 const AUTHORITY: usize = 2;
 const ADDITIONAL: usize = 3;
-
-/// What only the server adds to the published zone: its apex.
-#[derive(Clone, Debug)]
-pub struct Authority {
-    pub apex: Name,
-    /// The name servers, the primary first, at least one. The addresses of those within the apex
-    /// are served, in place of whatever else has these names.
-    pub servers: Vec<(Name, Vec<IpAddr>)>,
-    pub rname: Name,
-    pub refresh: Ttl,
-    pub retry: Ttl,
-    pub expire: Ttl,
-    pub negative_ttl: Ttl,
-    /// Of the SOA, NS and address records made here.
-    pub ttl: Ttl,
-}
-
-impl Authority {
-    /// The SOA at the apex, RFC 1035, section 3.3.13.
-    fn soa(&self, serial: Serial, ttl: Ttl) -> Rrset {
-        let mut octets = Vec::new();
-        self.servers.first().map_or(&self.apex, |(name, _)| name).write(&mut octets);
-        self.rname.write(&mut octets);
-        for word in [serial.0, self.refresh.secs(), self.retry.secs(), self.expire.secs()] {
-            octets.extend(word.to_be_bytes());
-        }
-        octets.extend(self.negative_ttl.secs().to_be_bytes());
-        let data = vec![Rdata::Other(Arc::from(octets))];
-        Rrset::new(ttl, data).expect("not empty: it was given one SOA")
-    }
-
-    /// The published zone with the SOA, the NS RRset and the addresses of the name servers.
-    fn complete(&self, mut zone: Zone, serial: Serial) -> Zone {
-        let at = |name: &Name, rtype| Key { name: name.clone(), rtype };
-        // NS data has the form of PTR data: one name.
-        let servers = self.servers.iter().map(|(name, _)| Rdata::Ptr(name.clone())).collect();
-        zone.set(at(&self.apex, Type::SOA), Some(self.soa(serial, self.ttl)));
-        zone.set(at(&self.apex, Type::NS), Rrset::new(self.ttl, servers));
-        for (name, addresses) in self.servers.iter().filter(|(name, _)| name.is_within(&self.apex))
-        {
-            let (v4, v6) = addresses
-                .iter()
-                .map(|address| Rdata::of_address(*address))
-                .partition(|rdata| matches!(rdata, Rdata::A(_)));
-            zone.set(at(name, Type::A), Rrset::new(self.ttl, v4));
-            zone.set(at(name, Type::AAAA), Rrset::new(self.ttl, v6));
-        }
-        zone
-    }
-}
-
-/// Whether what the zone lacks is really gone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Certainty {
-    Whole,
-    /// No complete zone was published yet: what is missing may exist, so it is not denied.
-    Partial,
-}
-
-/// The zone as served: the published records and the apex.
-#[derive(Clone, Debug)]
-pub struct Served {
-    authority: Arc<Authority>,
-    content: Option<Content>,
-}
-
-#[derive(Clone, Debug)]
-struct Content {
-    published: Zone,
-    zone: Zone,
-    serial: Serial,
-    certainty: Certainty,
-    /// The SOA of negative answers, with their TTL (RFC 2308, section 3).
-    denial: Rrset,
-}
-
-impl Served {
-    /// Before anything is published: SERVFAIL for all names within the apex.
-    pub fn nothing(authority: Arc<Authority>) -> Served {
-        Served { authority, content: None }
-    }
-
-    /// What is served once `published` is. The serial stays while the zone does, and otherwise
-    /// becomes `now`, in seconds of Unix time, or one more than it was.
-    pub fn follow(&self, published: Zone, certainty: Certainty, now: Serial) -> Served {
-        let serial = match &self.content {
-            Some(last) if last.published == published => last.serial,
-            Some(last) if last.serial < now => now,
-            Some(last) => Serial(last.serial.0.wrapping_add(1)),
-            None => now,
-        };
-        let authority = self.authority.clone();
-        let negative_ttl = authority.ttl.secs().min(authority.negative_ttl.secs());
-        let zone = authority.complete(published.clone(), serial);
-        let denial = authority.soa(serial, Ttl::from_secs(negative_ttl));
-        Served { authority, content: Some(Content { published, zone, serial, certainty, denial }) }
-    }
-
-    /// None before anything is published.
-    pub fn serial(&self) -> Option<Serial> {
-        self.content.as_ref().map(|content| content.serial)
-    }
-
-    /// Writes the answer's sections and says its code.
-    fn respond(&self, question: &Question<'_>, random: u64, reply: &mut Reply) -> Rcode {
-        let transfer = matches!(question.rtype, Type::AXFR | Type::IXFR);
-        let inside = question.name.is_within(&self.authority.apex);
-        if question.class != CLASS_IN || transfer || !inside {
-            return Rcode::REFUSED;
-        }
-        let Some(content) = &self.content else { return Rcode::SERVFAIL };
-        match content.find(question) {
-            Some(found) => {
-                reply.positive(question, found, random, &content.zone);
-                Rcode::NOERROR
-            }
-            None if content.certainty == Certainty::Partial => Rcode::SERVFAIL,
-            None => {
-                reply.negative(&self.authority.apex, &content.denial);
-                let exists = content.zone.has_within(&question.name);
-                if exists { Rcode::NOERROR } else { Rcode::NXDOMAIN }
-            }
-        }
-    }
-}
-
-impl Content {
-    /// The RRset asked for; of ANY one that the name has, RFC 8482, section 4.1.
-    fn find(&self, question: &Question<'_>) -> Option<(Type, &Rrset)> {
-        let Question { name, rtype, .. } = question;
-        match *rtype {
-            Type::ANY => self.zone.at(name).next(),
-            rtype => self.zone.get(&Key { name: name.clone(), rtype }).map(|set| (rtype, set)),
-        }
-    }
-}
 
 /// What a query came over, and its answer will go over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,30 +47,73 @@ impl fmt::Display for Transport {
     }
 }
 
-/// The answer to a request, none where silence is due: to what is no message, or itself an
-/// answer. `random` chooses which record of an RRset comes first.
+/// Whether who asks is told that names elsewhere are asked for as well: the RA bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recursion {
+    Available,
+    Refused,
+}
+
+/// What an answer depends on, beside the question and the zones.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    pub transport: Transport,
+    /// Chooses which record of an RRset comes first.
+    pub random: u64,
+    pub recursion: Recursion,
+}
+
+/// What is to be done with a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is no message, or itself an answer.
+    Silence,
+    /// What was written is the answer.
+    Answer,
+    /// It asks for a name of none of our zones. What was written refuses it.
+    Elsewhere,
+    /// It asks for a zone of ours, whole or its differences. What was written refuses it.
+    Transfer,
+}
+
+/// Writes the answer to a request, in place of whatever `reply` held.
 pub fn answer(
     served: &Served,
     request: &[u8],
-    transport: Transport,
-    random: u64,
-) -> Option<Vec<u8>> {
-    let header = Header::parse(request).ok().filter(|header| !header.is_response())?;
-    let asked = Asked::read(request);
+    circumstances: &Circumstances,
+    reply: &mut Vec<u8>,
+) -> Verdict {
+    let header = Header::parse(request).ok().filter(|header| !header.is_response());
+    let Some(header) = header else { return Verdict::Silence };
+    let asked = Asked::read(&header, request);
     let edns = asked.as_ref().ok().and_then(|asked| asked.edns);
-    let mut reply = Reply::new(&header, edns, transport);
+    let mut reply = Reply::new(&header, edns, circumstances, reply);
     if header.opcode() != OPCODE_QUERY {
-        return Some(reply.finish(Rcode::NOTIMP));
+        reply.finish(Rcode::NOTIMP);
+        return Verdict::Answer;
     }
     let Some(question) = asked.ok().and_then(|asked| asked.question) else {
-        return Some(reply.finish(Rcode::FORMERR));
+        reply.finish(Rcode::FORMERR);
+        return Verdict::Answer;
     };
-    reply.writer.raw_question(&question.name, question.octets);
-    let rcode = match edns {
-        Some(edns) if edns.version > 0 => Rcode::BADVERS,
-        _ => served.respond(&question, random, &mut reply),
+    reply.question(&question);
+    let (rcode, verdict) = match edns {
+        Some(edns) if edns.version > 0 => (Rcode::BADVERS, Verdict::Answer),
+        _ => reply.respond(served, &question),
     };
-    Some(reply.finish(rcode))
+    reply.finish(rcode);
+    verdict
+}
+
+/// Makes of an answer one that is cut short before its first record, so that who asked comes again
+/// over TCP.
+pub fn cut_short(reply: &mut Vec<u8>) {
+    let Ok((header, behind)) = Reader::behind_question(reply) else { return };
+    let flags = header.flags | Header::TC;
+    let end = behind.position();
+    reply.truncate(end);
+    reply[2..4].copy_from_slice(&flags.to_be_bytes());
+    reply[6..HEADER_LEN].fill(0);
 }
 
 /// What of a request an answer depends on, its header aside.
@@ -212,9 +124,10 @@ struct Asked<'m> {
 }
 
 struct Question<'m> {
-    name: Name,
+    name: Octets,
     rtype: Type,
     class: u16,
+    /// As it was spelled.
     octets: &'m [u8],
 }
 
@@ -237,8 +150,8 @@ impl From<WireError> for Malformed {
 }
 
 impl<'m> Asked<'m> {
-    fn read(message: &'m [u8]) -> Result<Asked<'m>, Malformed> {
-        let (header, mut reader) = Reader::behind_question(message)?;
+    fn read(header: &Header, message: &'m [u8]) -> Result<Asked<'m>, Malformed> {
+        let (_, mut reader) = Reader::behind_question(message)?;
         let octets = &message[HEADER_LEN..reader.position()];
         let question = (header.counts[0] == 1).then(|| Question::read(octets)).transpose()?;
         let [_, answers, authorities, additionals] = header.counts.map(usize::from);
@@ -260,9 +173,23 @@ impl<'m> Asked<'m> {
 impl<'m> Question<'m> {
     /// Reads from the question's own octets, so that a name which points elsewhere is refused:
     /// it could not be echoed.
-    fn read(octets: &'m [u8]) -> Result<Question<'m>, WireError> {
+    fn read(octets: &'m [u8]) -> Result<Question<'m>, Malformed> {
+        let (mut labels, mut count) = ([&[][..]; LABELS_MAX], 0);
         let mut reader = Reader::new(octets);
-        let (name, rtype, class) = (reader.name()?, Type(reader.u16()?), reader.u16()?);
+        loop {
+            let length = usize::from(reader.take(1)?[0]);
+            if length == 0 {
+                break;
+            }
+            if length > LABEL_MAX || count == LABELS_MAX {
+                return Err(Malformed);
+            }
+            labels[count] = reader.take(length)?;
+            count += 1;
+        }
+        let name = Octets::from_wire_labels(labels[..count].iter().copied());
+        let name = name.map_err(|_| Malformed)?;
+        let (rtype, class) = (Type(reader.u16()?), reader.u16()?);
         Ok(Question { name, rtype, class, octets })
     }
 }
@@ -287,61 +214,136 @@ impl Edns {
     const LEN: usize = 11;
 }
 
+/// The owner of a record in an answer.
+#[derive(Clone, Copy)]
+enum Owner<'n> {
+    /// It stands in the message already, within reach of a pointer.
+    At(usize),
+    Spelled(&'n Name),
+}
+
 /// An answer being written.
-struct Reply {
-    writer: Writer,
+struct Reply<'r> {
+    octets: &'r mut Vec<u8>,
     flags: u16,
+    counts: [u16; 4],
     edns: Option<Edns>,
+    random: u64,
     /// The most octets before the OPT record.
     room: usize,
 }
 
-impl Reply {
-    fn new(header: &Header, edns: Option<Edns>, transport: Transport) -> Reply {
+impl<'r> Reply<'r> {
+    fn new(
+        header: &Header,
+        edns: Option<Edns>,
+        circumstances: &Circumstances,
+        octets: &'r mut Vec<u8>,
+    ) -> Reply<'r> {
         const OPCODE: u16 = 0x7800;
-        let flags = Header::QR | header.flags & (OPCODE | Header::RD | Header::CD);
-        let message_max = match transport {
+        let available = match circumstances.recursion {
+            Recursion::Available => Header::RA,
+            Recursion::Refused => 0,
+        };
+        let flags = Header::QR | header.flags & (OPCODE | Header::RD | Header::CD) | available;
+        let message_max = match circumstances.transport {
             Transport::Tcp => MESSAGE_MAX,
             Transport::Udp => {
                 edns.map_or(UDP_MIN, |edns| edns.udp_size.clamp(UDP_MIN, UDP_MAX)).into()
             }
         };
         let room = message_max - edns.map_or(0, |_| Edns::LEN);
-        Reply { writer: Writer::new(header.id, flags), flags, edns, room }
+        octets.clear();
+        octets.extend(header.id.to_be_bytes());
+        octets.extend([0; HEADER_LEN - 2]);
+        Reply { octets, flags, counts: [0; 4], edns, random: circumstances.random, room }
+    }
+
+    fn question(&mut self, question: &Question<'_>) {
+        self.octets.extend_from_slice(question.octets);
+        self.counts[0] = 1;
+    }
+
+    /// Writes the answer's sections and says its code.
+    fn respond(&mut self, served: &Served, question: &Question<'_>) -> (Rcode, Verdict) {
+        let Some(zone) = served.zone_of(question.name.stored()) else {
+            return (Rcode::REFUSED, Verdict::Elsewhere);
+        };
+        if question.class != CLASS_IN {
+            return (Rcode::REFUSED, Verdict::Answer);
+        }
+        if matches!(question.rtype, Type::AXFR | Type::IXFR) {
+            return (Rcode::REFUSED, Verdict::Transfer);
+        }
+        let rcode = match zone.answers() {
+            Some(answers) => self.from_zone(zone, &answers, question),
+            None => Rcode::SERVFAIL,
+        };
+        (rcode, Verdict::Answer)
+    }
+
+    fn from_zone(&mut self, zone: &Hosted, answers: &Answers<'_>, asked: &Question<'_>) -> Rcode {
+        let entry = answers.index.get(asked.name.stored());
+        // Of ANY one RRset that the name has, RFC 8482, section 4.1.
+        let found = entry.and_then(|entry| match asked.rtype {
+            Type::ANY => entry.first(),
+            rtype => entry.get(rtype).map(|set| (rtype, set)),
+        });
+        if let Some(found) = found {
+            self.positive(found, answers);
+            return Rcode::NOERROR;
+        }
+        if answers.certainty == Certainty::Partial {
+            return Rcode::SERVFAIL;
+        }
+        self.flags |= Header::AA;
+        // The apex is the end of the question's name.
+        let apex = Owner::At(HEADER_LEN + asked.name.wire_len() - zone.apex().wire_len());
+        if !self.rrset(AUTHORITY, (apex, Type::SOA), answers.denial, 0) {
+            self.flags |= Header::TC;
+        }
+        if entry.is_some() { Rcode::NOERROR } else { Rcode::NXDOMAIN }
     }
 
     /// One RRset. Only where all of it fits are other names' addresses worth the room.
-    fn positive(
-        &mut self,
-        question: &Question<'_>,
-        (rtype, rrset): (Type, &Rrset),
-        random: u64,
-        zone: &Zone,
-    ) {
+    fn positive(&mut self, (rtype, rrset): (Type, &Rrset), answers: &Answers<'_>) {
         self.flags |= Header::AA;
-        if !self.rrset(ANSWER, (&question.name, rtype), rrset, random) {
+        let start = self.octets.len();
+        if !self.rrset(ANSWER, (Owner::At(HEADER_LEN), rtype), rrset, self.random) {
             self.flags |= Header::TC;
         } else if matches!(rtype, Type::SRV | Type::NS) {
-            self.addresses(rrset, random, zone);
+            self.addresses(start, rrset, answers);
         }
     }
 
-    fn negative(&mut self, apex: &Name, soa: &Rrset) {
-        self.flags |= Header::AA;
-        if !self.rrset(AUTHORITY, (apex, Type::SOA), soa, 0) {
-            self.flags |= Header::TC;
-        }
-    }
-
-    /// The addresses of the names in an RRset, each name once, until one does not fit.
-    fn addresses(&mut self, rrset: &Rrset, random: u64, zone: &Zone) {
-        let mut seen = HashSet::new();
-        for name in rotated(rrset, random).filter_map(target).filter(|name| seen.insert(*name)) {
+    /// The addresses of the names in an RRset that was written from `start` on, each name once,
+    /// until one does not fit.
+    fn addresses(&mut self, start: usize, rrset: &Rrset, answers: &Answers<'_>) {
+        // Pointer, type, class, TTL and length, then for SRV three numbers.
+        const FIXED: usize = 12;
+        const NUMBERS: usize = 6;
+        let mut at = start;
+        for (place, rdata) in rotated(rrset, self.random).enumerate().take(HOSTS_MAX) {
+            let (name, numbers) = match rdata {
+                Rdata::Srv { target, .. } => (target, NUMBERS),
+                Rdata::Ptr(target) => (target, 0),
+                Rdata::A(_) | Rdata::Aaaa(_) | Rdata::Other(_) => continue,
+            };
+            let here = at + FIXED + numbers;
+            at = here + name.wire_len();
+            let owner = if here <= POINTER_MAX { Owner::At(here) } else { Owner::Spelled(name) };
+            let mut before = rotated(rrset, self.random).take(place).filter_map(target);
+            if before.any(|earlier| earlier == name) {
+                continue;
+            }
+            let Some(entry) = answers.index.get(name.stored()) else { continue };
             for rtype in [Type::A, Type::AAAA] {
-                let Some(found) = zone.get(&Key { name: name.clone(), rtype }) else { continue };
-                let mark = self.writer.mark();
-                if !self.rrset(ADDITIONAL, (name, rtype), found, random) {
-                    return self.writer.back_to(&mark);
+                let Some(found) = entry.get(rtype) else { continue };
+                let (len, counts) = (self.octets.len(), self.counts);
+                if !self.rrset(ADDITIONAL, (owner, rtype), found, self.random) {
+                    self.octets.truncate(len);
+                    self.counts = counts;
+                    return;
                 }
             }
         }
@@ -351,29 +353,52 @@ impl Reply {
     fn rrset(
         &mut self,
         section: usize,
-        (owner, rtype): (&Name, Type),
+        (owner, rtype): (Owner<'_>, Type),
         rrset: &Rrset,
         random: u64,
     ) -> bool {
-        rotated(rrset, random).all(|rdata| {
-            let mark = self.writer.mark();
-            self.writer.record(section, (owner, rtype, CLASS_IN), rrset.ttl(), Some(rdata));
-            let fits = self.writer.len() <= self.room;
-            if !fits {
-                self.writer.back_to(&mark);
+        for rdata in rotated(rrset, random) {
+            let len = self.octets.len();
+            self.record((owner, rtype), rrset.ttl(), rdata);
+            if self.octets.len() > self.room {
+                self.octets.truncate(len);
+                return false;
             }
-            fits
-        })
+            self.counts[section] += 1;
+        }
+        true
     }
 
-    fn finish(mut self, rcode: Rcode) -> Vec<u8> {
-        self.writer.set_flags(self.flags | rcode.0 & 0xf);
+    fn record(&mut self, (owner, rtype): (Owner<'_>, Type), ttl: Ttl, rdata: &Rdata) {
+        match owner {
+            Owner::At(at) => self.octets.extend((0xc000 | at as u16).to_be_bytes()), // POINTER_MAX.
+            Owner::Spelled(name) => name.write(self.octets),
+        }
+        self.octets.extend(rtype.0.to_be_bytes());
+        self.octets.extend(CLASS_IN.to_be_bytes());
+        self.octets.extend(ttl.secs().to_be_bytes());
+        let length_at = self.octets.len();
+        self.octets.extend([0; 2]);
+        rdata.write(self.octets);
+        let length = (self.octets.len() - length_at - 2) as u16; // Rdata of ours fits a record.
+        self.octets[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+    }
+
+    fn finish(mut self, rcode: Rcode) {
         if let Some(edns) = self.edns {
             let word = u32::from(rcode.0 >> 4) << 24 | edns.dnssec_ok;
-            let opt = (&Name::root(), Type::OPT, UDP_MAX);
-            self.writer.record(ADDITIONAL, opt, Ttl::from_secs(word), None);
+            self.octets.push(0);
+            self.octets.extend(Type::OPT.0.to_be_bytes());
+            self.octets.extend(UDP_MAX.to_be_bytes());
+            self.octets.extend(word.to_be_bytes());
+            self.octets.extend([0; 2]);
+            self.counts[ADDITIONAL] += 1;
         }
-        self.writer.finish()
+        let flags = self.flags | rcode.0 & 0xf;
+        self.octets[2..4].copy_from_slice(&flags.to_be_bytes());
+        for (place, count) in self.counts.iter().enumerate() {
+            self.octets[4 + 2 * place..6 + 2 * place].copy_from_slice(&count.to_be_bytes());
+        }
     }
 }
 
@@ -394,6 +419,11 @@ fn target(rdata: &Rdata) -> Option<&Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use crate::rr::Serial;
+    use crate::served::Authority;
+    use crate::zone::{Key, Zone};
     use hickory_proto::op::Message;
     use hickory_proto::rr::Record;
     use hickory_proto::serialize::binary::BinDecodable;
@@ -445,9 +475,27 @@ mod tests {
         hosts.chain(others).collect()
     }
 
+    fn served_as(certainty: Certainty) -> Served {
+        let mut zone = Hosted::nothing(Arc::new(authority()));
+        zone.follow(published(), certainty, Serial(7));
+        Served::of(vec![zone])
+    }
+
     fn served() -> Served {
-        let nothing = Served::nothing(Arc::new(authority()));
-        nothing.follow(published(), Certainty::Whole, Serial(7))
+        served_as(Certainty::Whole)
+    }
+
+    /// The answer's octets, none where silence is due.
+    fn answer(
+        served: &Served,
+        request: &[u8],
+        transport: Transport,
+        random: u64,
+    ) -> Option<Vec<u8>> {
+        let circumstances = Circumstances { transport, random, recursion: Recursion::Refused };
+        let mut reply = vec![7; 3];
+        let verdict = super::answer(served, request, &circumstances, &mut reply);
+        (verdict != Verdict::Silence).then_some(reply)
     }
 
     /// A query whose spelling is kept, with id 0x1234 and RD.
@@ -664,13 +712,13 @@ mod tests {
     #[test]
     fn an_answer_keeps_to_its_limit_and_additionals_never_truncate_it() {
         use Transport::{Tcp, Udp};
-        // Of `_ten`: 33 octets to the question's end, 37 a record, 28 the first address, 22 others.
-        check_size("_ten._tcp.mesos", None, Udp, [497, 10, 4, 0]);
-        check_size("_ten._tcp.mesos", Some(4096), Udp, [640, 10, 10, 0]);
+        // Of `_ten`: 33 octets to the question's end, 37 a record, 16 an address.
+        check_size("_ten._tcp.mesos", None, Udp, [499, 10, 6, 0]);
+        check_size("_ten._tcp.mesos", Some(4096), Udp, [574, 10, 10, 0]);
         check_size("_twenty._tcp.mesos", None, Udp, [482, 12, 0, 1]);
         check_size("_twenty._tcp.mesos", Some(600), Udp, [569, 14, 0, 1]);
-        check_size("_twenty._tcp.mesos", Some(4096), Udp, [1230, 20, 19, 0]);
-        check_size("_twenty._tcp.mesos", None, Tcp, [1242, 20, 20, 0]);
+        check_size("_twenty._tcp.mesos", Some(1104), Udp, [1101, 20, 19, 0]);
+        check_size("_twenty._tcp.mesos", None, Tcp, [1106, 20, 20, 0]);
     }
 
     #[test]
@@ -699,8 +747,8 @@ mod tests {
 
     #[test]
     fn nothing_is_denied_before_a_whole_zone() {
-        let nothing = Served::nothing(Arc::new(authority()));
-        let partial = nothing.follow(published(), Certainty::Partial, Serial(7));
+        let nothing = Served::of(vec![Hosted::nothing(Arc::new(authority()))]);
+        let partial = served_as(Certainty::Partial);
         let asked = |served: &Served, owner, rtype| {
             let octets = answer(served, &query(owner, rtype), Transport::Udp, 0).unwrap();
             shown(&Message::from_bytes(&octets).unwrap())
@@ -714,16 +762,52 @@ mod tests {
         assert_eq!(asked(&nothing, "example", Type::A), "REFUSED");
     }
 
+    #[track_caller]
+    fn check_verdict(owner: &str, rtype: Type, expected: Verdict) {
+        let (transport, recursion) = (Transport::Tcp, Recursion::Available);
+        let circumstances = Circumstances { transport, random: 0, recursion };
+        let mut reply = Vec::new();
+        let verdict = super::answer(&served(), &query(owner, rtype), &circumstances, &mut reply);
+        assert_eq!(verdict, expected);
+        assert_eq!(Header::parse(&reply).unwrap().flags & Header::RA, Header::RA);
+    }
+
     #[test]
-    fn the_serial_moves_with_the_zone_and_only_forward() {
-        let nothing = Served::nothing(Arc::new(authority()));
-        let first = nothing.follow(published(), Certainty::Partial, Serial(7));
-        let same = first.follow(published(), Certainty::Whole, Serial(9));
-        let less = same.follow(Zone::default(), Certainty::Whole, Serial(7));
-        let later = less.follow(published(), Certainty::Whole, Serial(20));
-        let serials = [nothing, first, same, less, later].map(|served| served.serial());
-        let expected = [None, Some(7), Some(7), Some(8), Some(20)];
-        assert_eq!(serials, expected.map(|serial| serial.map(Serial)));
+    fn who_answers_is_said_with_the_answer() {
+        check_verdict("web.mesos", Type::A, Verdict::Answer);
+        check_verdict("no.mesos", Type::A, Verdict::Answer);
+        check_verdict("example", Type::AXFR, Verdict::Elsewhere);
+        check_verdict("mesos", Type::AXFR, Verdict::Transfer);
+        check_verdict("mesos", Type::IXFR, Verdict::Transfer);
+    }
+
+    #[test]
+    fn an_answer_cut_short_keeps_its_question() {
+        let asked = with_opt(query("web.mesos", Type::A), 1232, 0, 0);
+        let mut octets = answer(&served(), &asked, Transport::Udp, 0).unwrap();
+        cut_short(&mut octets);
+        assert_eq!(shown(&Message::from_bytes(&octets).unwrap()), "NOERROR aa tc");
+        assert_eq!(octets[12..], asked[12..asked.len() - 11]);
+    }
+
+    #[test]
+    fn the_nearest_zone_answers() {
+        let hosted = |apex: &str| {
+            let mut zone = Hosted::nothing(Arc::new(Authority { apex: name(apex), ..authority() }));
+            zone.follow(Zone::default(), Certainty::Whole, Serial(7));
+            zone
+        };
+        let served =
+            Served::of(vec![hosted("mesos"), hosted("10.in-addr.arpa"), hosted("b.mesos")]);
+        let soa_of = |owner: &str| {
+            let octets = answer(&served, &query(owner, Type::TXT), Transport::Udp, 0).unwrap();
+            let authorities = Message::from_bytes(&octets).unwrap().authorities;
+            authorities.first().map(|soa| soa.name.to_ascii())
+        };
+        assert_eq!(soa_of("x.b.mesos").unwrap(), "b.mesos.");
+        assert_eq!(soa_of("x.mesos").unwrap(), "mesos.");
+        assert_eq!(soa_of("1.2.10.in-addr.arpa").unwrap(), "10.in-addr.arpa.");
+        assert_eq!(soa_of("11.in-addr.arpa"), None);
     }
 
     fn some_request() -> impl Strategy<Value = Vec<u8>> {

@@ -46,6 +46,9 @@
 //! - [`network`]: networks of addresses
 //! - [`cookie`]: DNS cookies, RFC 7873
 //! - [`limit`]: how many answers a network of clients gets
+//! - [`index`]: the names that exist, found by their hash
+//! - [`edition`]: zones as secondaries get them
+//! - [`served`]: what the bundled server answers from
 //! - [`answer`]: a question into its answer
 //! - [`forwarding`]: questions about names outside our zones, and their answers
 //! - [`setting`]: how single values of the configuration are written
@@ -73,7 +76,10 @@
 //! - [`sift`]: finding the names that a server refuses
 //! - [`pass`]: reading, planning, writing and verifying once
 //! - [`forward`]: asking other servers for the bundled one's clients
-//! - [`server`]: the bundled server's sockets
+//! - [`answering`]: what all sockets of the bundled server share
+//! - [`datagrams`]: answering over UDP
+//! - [`streams`]: answering over TCP
+//! - [`server`]: the bundled server's sockets, and the snapshots that it follows
 //! - [`keep`]: making a target follow the snapshots
 //! - [`daemon`]: what `run` runs
 //! - [`inspect`]: what a name server lets a target do
@@ -87,6 +93,7 @@
 //! sent to it without its word, and is read again wherever that word is in doubt.
 
 pub mod answer;
+pub mod answering;
 pub mod candidacy;
 pub mod canvass;
 pub mod catalog;
@@ -100,8 +107,10 @@ pub mod course;
 pub mod current;
 pub mod cut;
 pub mod daemon;
+pub mod datagrams;
 pub mod diagnosis;
 pub mod drift;
+pub mod edition;
 pub mod election;
 pub mod events;
 pub mod fence;
@@ -111,6 +120,7 @@ pub mod forward;
 pub mod forwarding;
 pub mod held;
 pub mod http;
+pub mod index;
 pub mod inspect;
 pub mod keep;
 pub mod label;
@@ -136,6 +146,7 @@ pub mod resolve;
 pub mod rr;
 pub mod scope;
 pub mod secret;
+pub mod served;
 pub mod server;
 pub mod setting;
 pub mod sift;
@@ -143,6 +154,7 @@ pub mod snapshot;
 pub mod splitter;
 pub mod state;
 pub mod stream;
+pub mod streams;
 pub mod tally;
 pub mod target;
 pub mod task;

@@ -5,7 +5,7 @@
 //! everything below a name is one range of an ordered map. A zero or one inside a label is written
 //! as two octets (`01 02`, `01 03`), so that the ending zero stays unique.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -112,8 +112,15 @@ impl Name {
     }
 }
 
-/// A name in the making, on the stack: its one allocation is the name itself.
-struct Octets {
+/// Maps with names for keys are asked for [`Name::stored`], or the same of an [`Octets`].
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A name on the stack, where one is made or only looked up.
+pub struct Octets {
     /// Two octets at most for each on the wire.
     stored: [u8; 2 * NAME_MAX],
     stored_len: usize,
@@ -122,6 +129,28 @@ struct Octets {
 }
 
 impl Octets {
+    /// A name from labels as on the wire, leaf first.
+    pub fn from_wire_labels<'l>(
+        labels: impl DoubleEndedIterator<Item = &'l [u8]>,
+    ) -> Result<Octets, NameError> {
+        let mut octets = Octets { stored: [0; 2 * NAME_MAX], stored_len: 0, wire_len: 1 };
+        labels.rev().try_for_each(|label| octets.push_label(label))?;
+        match octets.wire_len {
+            len if len > NAME_MAX => Err(NameError::TooLong(len)),
+            _ => Ok(octets),
+        }
+    }
+
+    /// As [`Name::stored`].
+    pub fn stored(&self) -> &[u8] {
+        &self.stored[..self.stored_len]
+    }
+
+    /// As [`Name::wire_len`].
+    pub fn wire_len(&self) -> usize {
+        self.wire_len
+    }
+
     fn of(name: &Name) -> Octets {
         let mut stored = [0; 2 * NAME_MAX];
         stored[..name.0.len()].copy_from_slice(&name.0);

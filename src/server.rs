@@ -1,30 +1,35 @@
-//! The bundled authoritative server: sockets around [`answer`], and the snapshots behind it.
+//! The bundled authoritative server: its sockets, and the snapshots that it follows.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use socket2::{Domain, Socket};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::answer::{Authority, Certainty, Served, Transport, answer};
+use crate::answer::Transport;
+use crate::answering::Answering;
+use crate::datagrams::Datagrams;
 use crate::rr::Serial;
+use crate::served::{Authority, Certainty, Hosted, Served};
 use crate::snapshot::Snapshot;
-use crate::wire::MESSAGE_MAX;
+use crate::streams::accept;
 
-/// TCP connections at once, over all addresses; the next is closed.
-const CONNECTIONS_MAX: usize = 256;
-/// How long a connection may take to send its next query.
-const IDLE_MAX: Duration = Duration::from_secs(10);
-/// How long a connection may take to read an answer.
-const WRITE_MAX: Duration = Duration::from_secs(10);
-/// The wait after a socket failed, lest one that fails for long takes a whole core.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The transferable zone advances no more often, so that its serial can be Unix time.
+const EDITION: Duration = Duration::from_secs(1);
+/// What may wait in the kernel for a thread to come, where the system allows it: more than one
+/// moment's burst.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Threads over all addresses, at least one for each.
+const THREADS_MAX: usize = 256;
+/// How often it is seen to that all threads are there.
+const CHECK: Duration = Duration::from_secs(1);
 /// How often another port is tried where any will do and TCP has not the one that UDP got.
 const PORT_TRIES: usize = 16;
 
@@ -39,10 +44,10 @@ pub enum BindError {
     Socket { address: SocketAddr, transport: Transport, source: io::Error },
 }
 
-/// Open sockets, one for UDP and one for TCP on each address.
+/// Open sockets: on each address one for TCP and one for each thread that answers over UDP.
 #[derive(Debug)]
 pub struct Bound {
-    sockets: Vec<(SocketAddr, UdpSocket, TcpListener)>,
+    sockets: Vec<(SocketAddr, Vec<UdpSocket>, TcpListener)>,
 }
 
 impl Bound {
@@ -58,8 +63,10 @@ impl Bound {
         }
         addresses.sort_unstable();
         addresses.dedup();
-        let sockets = addresses.into_iter().map(open).collect::<Result<_, BindError>>()?;
-        Ok(Bound { sockets })
+        let threads = available_parallelism().map_or(1, usize::from);
+        let threads = threads.min(THREADS_MAX / addresses.len().max(1)).max(1);
+        let sockets = addresses.into_iter().map(|address| open(address, threads));
+        Ok(Bound { sockets: sockets.collect::<Result<_, BindError>>()? })
     }
 
     /// Where queries are heard, ports as they are.
@@ -95,191 +102,139 @@ fn is_link_local(ip: &IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-fn open(address: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), BindError> {
+type Opened = (SocketAddr, Vec<UdpSocket>, TcpListener);
+
+fn open(address: SocketAddr, threads: usize) -> Result<Opened, BindError> {
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        match open_once(address) {
-            Err(BindError::Socket { transport: Transport::Tcp, .. }) if tries > 0 => {}
+        match open_once(address, threads) {
+            Err(BindError::Socket { transport: Transport::Udp, .. }) if tries > 0 => {}
             opened => return opened,
         }
     }
 }
 
-fn open_once(address: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), BindError> {
+/// TCP first, which no two servers can share: the sockets for UDP would share it with any of the
+/// same user.
+fn open_once(address: SocketAddr, threads: usize) -> Result<Opened, BindError> {
     let failed = |transport| move |source| BindError::Socket { address, transport, source };
-    let (udp, bound) = open_udp(address).map_err(failed(Transport::Udp))?;
-    let tcp = open_tcp(bound).map_err(failed(Transport::Tcp))?;
-    Ok((bound, udp, tcp))
+    let (tcp, bound) = open_tcp(address).map_err(failed(Transport::Tcp))?;
+    let udp = (0..threads).map(|_| open_udp(bound)).collect::<io::Result<_>>();
+    Ok((bound, udp.map_err(failed(Transport::Udp))?, tcp))
 }
 
-fn open_udp(address: SocketAddr) -> io::Result<(UdpSocket, SocketAddr)> {
-    let socket = std::net::UdpSocket::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let bound = socket.local_addr()?;
-    Ok((UdpSocket::from_std(socket)?, bound))
+fn open_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), socket2::Type::DGRAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(true)?;
+    // Less will do where the system's limit is lower.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
-fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn open_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    let bound = listener.local_addr()?;
+    Ok((TcpListener::from_std(listener)?, bound))
 }
 
 /// Answers on every socket from the snapshot published last, until `shutdown`.
 pub async fn serve(
     bound: Bound,
-    mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     authority: Arc<Authority>,
     shutdown: impl Future<Output = ()>,
-) {
-    let (publish, served) = watch::channel(Arc::new(Served::nothing(authority)));
-    publish_latest(&mut snapshots, &publish);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut sockets = JoinSet::new();
+) -> io::Result<()> {
+    let served = Served::of(vec![Hosted::nothing(authority)]);
+    let answering = Arc::new(Answering::new(served.clone()));
+    let mut follower = Follower { served, answering: answering.clone(), advanced: None };
+    let mut snapshots = snapshots;
+    follower.follow_latest(&mut snapshots);
+    let (mut streams, mut datagrams) = (JoinSet::new(), Vec::new());
+    let connected = Arc::default();
     for (_, udp, tcp) in bound.sockets {
-        sockets.spawn(answer_datagrams(udp, served.clone()));
-        sockets.spawn(accept(tcp, served.clone(), connections.clone()));
+        datagrams.extend(udp);
+        streams.spawn(accept(tcp, answering.clone(), Arc::clone(&connected)));
     }
+    let datagrams = Datagrams::start(datagrams, &answering)?;
     tokio::select! {
         () = shutdown => {}
-        () = follow(snapshots, publish) => {}
-        Some(Err(ended)) = sockets.join_next() => {
+        () = follower.follow(snapshots) => {}
+        () = broken(&datagrams) => tracing::error!("a thread that answers over UDP ended"),
+        Some(Err(ended)) = streams.join_next() => {
             // Sockets are served for ever. A panic goes on here, rather than leave one silent.
             if let Ok(panic) = ended.try_into_panic() {
                 std::panic::resume_unwind(panic);
             }
         }
     }
-    sockets.shutdown().await;
+    streams.shutdown().await;
+    tokio::task::block_in_place(|| datagrams.stop());
+    Ok(())
 }
 
-/// Serves each snapshot as it is published, and the last one for ever.
-async fn follow(
-    mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    publish: watch::Sender<Arc<Served>>,
-) {
-    while snapshots.changed().await.is_ok() {
-        publish_latest(&mut snapshots, &publish);
+/// Ends when a thread has.
+async fn broken(datagrams: &Datagrams) {
+    while !datagrams.is_broken() {
+        sleep(CHECK).await;
     }
-    std::future::pending().await
 }
 
-fn publish_latest(
-    snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>,
-    publish: &watch::Sender<Arc<Served>>,
-) {
-    let Some(snapshot) = snapshots.borrow_and_update().clone() else { return };
-    let certainty = if snapshot.complete_once { Certainty::Whole } else { Certainty::Partial };
-    let served = publish.borrow().follow(snapshot.zone.clone(), certainty, unix_time());
-    publish.send_replace(Arc::new(served));
+/// Makes what is served follow the snapshots.
+struct Follower {
+    served: Served,
+    answering: Arc<Answering>,
+    /// When the newest edition was made.
+    advanced: Option<Instant>,
+}
+
+impl Follower {
+    /// Serves each snapshot as it is published, and the last one for ever.
+    async fn follow(mut self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
+        loop {
+            let edition = self.advanced.map_or_else(Instant::now, |advanced| advanced + EDITION);
+            let is_ahead = self.served.zones().iter().any(Hosted::is_ahead);
+            tokio::select! {
+                changed = snapshots.changed() => match changed {
+                    Ok(()) => self.follow_latest(&mut snapshots),
+                    Err(_) if is_ahead => self.advance(),
+                    Err(_) => return std::future::pending().await,
+                },
+                () = sleep_until(edition), if is_ahead => self.advance(),
+            }
+        }
+    }
+
+    fn follow_latest(&mut self, snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>) {
+        let Some(snapshot) = snapshots.borrow_and_update().clone() else { return };
+        let certainty = if snapshot.complete_once { Certainty::Whole } else { Certainty::Partial };
+        let now = unix_time();
+        for zone in self.served.zones_mut() {
+            if zone.editions().is_none() {
+                self.advanced = Some(Instant::now());
+            }
+            zone.follow(snapshot.zone.clone(), certainty, now);
+        }
+        self.answering.publish(self.served.clone());
+    }
+
+    fn advance(&mut self) {
+        let now = unix_time();
+        self.served.zones_mut().iter_mut().filter(|zone| zone.is_ahead()).for_each(|zone| {
+            zone.advance(now);
+        });
+        self.advanced = Some(Instant::now());
+        self.answering.publish(self.served.clone());
+    }
 }
 
 /// Seconds since 1970 as a serial, which may go around.
 fn unix_time() -> Serial {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Serial(since.map_or(0, |since| since.as_secs() as u32))
-}
-
-async fn answer_datagrams(socket: UdpSocket, served: watch::Receiver<Arc<Served>>) {
-    let mut chance = Chance::new();
-    let mut request = vec![0; MESSAGE_MAX];
-    loop {
-        let (len, client) = match socket.recv_from(&mut request).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::warn!(%error, "cannot receive over UDP");
-                sleep(PAUSE).await;
-                continue;
-            }
-        };
-        let served = served.borrow().clone();
-        let reply = answer(&served, &request[..len], Transport::Udp, chance.next());
-        let Some(reply) = reply else { continue };
-        if let Err(error) = socket.send_to(&reply, client).await {
-            tracing::debug!(%client, %error, "cannot answer over UDP");
-        }
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    served: watch::Receiver<Arc<Served>>,
-    connections: Arc<Semaphore>,
-) {
-    let mut open = JoinSet::new();
-    loop {
-        let (stream, client) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept over TCP");
-                sleep(PAUSE).await;
-                continue;
-            }
-        };
-        while open.try_join_next().is_some() {}
-        let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
-        let served = served.clone();
-        open.spawn(async move {
-            if let Err(error) = answer_stream(stream, served).await {
-                tracing::debug!(%client, %error, "connection ended");
-            }
-            drop(permit);
-        });
-    }
-}
-
-/// Answers the queries of a connection in their order, RFC 7766, until it has no more, or is too
-/// slow, or sends what no server answers.
-async fn answer_stream(
-    mut stream: TcpStream,
-    served: watch::Receiver<Arc<Served>>,
-) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (reading, writing) = stream.split();
-    let (mut reading, mut writing) = (BufReader::new(reading), BufWriter::new(writing));
-    let mut chance = Chance::new();
-    while let Some(request) = timeout(IDLE_MAX, read_message(&mut reading)).await?? {
-        let served = served.borrow().clone();
-        let reply = answer(&served, &request, Transport::Tcp, chance.next());
-        let Some(reply) = reply else { break };
-        timeout(WRITE_MAX, write_message(&mut writing, &reply)).await??;
-    }
-    Ok(())
-}
-
-/// The next message behind its length, RFC 1035, section 4.2.2; none at the stream's end.
-async fn read_message(reading: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<Vec<u8>>> {
-    if reading.fill_buf().await?.is_empty() {
-        return Ok(None);
-    }
-    let mut message = vec![0; usize::from(reading.read_u16().await?)];
-    reading.read_exact(&mut message).await?;
-    Ok(Some(message))
-}
-
-async fn write_message(
-    writing: &mut (impl AsyncWriteExt + Unpin),
-    message: &[u8],
-) -> io::Result<()> {
-    writing.write_u16(message.len() as u16).await?; // At most MESSAGE_MAX.
-    writing.write_all(message).await?;
-    writing.flush().await
-}
-
-/// Which record comes first, anew for each answer: SplitMix64. Nothing secret hangs on it.
-struct Chance(u64);
-
-impl Chance {
-    fn new() -> Chance {
-        // Without entropy a fixed start costs only the variety between sockets.
-        Chance(getrandom::u64().unwrap_or_default())
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
 }

@@ -11,11 +11,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::base::name::ToName;
 use hickory_proto::op::Message;
 use hickory_proto::serialize::binary::BinDecodable;
-use mesozone::answer::{Authority, Certainty, Served, Transport, answer};
+use mesozone::answer::{Circumstances, Recursion, Transport, Verdict, answer};
 use mesozone::cluster::Endpoint;
 use mesozone::connection::{Connection, now};
 use mesozone::name::{NAME_MAX, Name};
 use mesozone::rr::{Rdata, Rrset, Serial, Ttl, Type};
+use mesozone::served::{Authority, Certainty, Hosted, Served};
 use mesozone::transfer::{Ask, Item, Outcome, Transfer};
 use mesozone::tsig::Key;
 use mesozone::wire::{
@@ -373,14 +374,18 @@ fn served() -> Served {
         ttl: Ttl::from_secs(60),
     };
     let zone = zone.into_iter().collect();
-    Served::nothing(Arc::new(authority)).follow(zone, Certainty::Whole, Serial(7))
+    let mut hosted = Hosted::nothing(Arc::new(authority));
+    hosted.follow(zone, Certainty::Whole, Serial(7));
+    Served::of(vec![hosted])
 }
 
 fn check_answer(served: &Served, request: &[u8], transport: Transport, random: u64) -> Said {
-    let Some(reply) = answer(served, request, transport, random) else {
+    let circumstances = Circumstances { transport, random, recursion: Recursion::Available };
+    let mut reply = Vec::new();
+    if answer(served, request, &circumstances, &mut reply) == Verdict::Silence {
         prop_assert!(request.len() < HEADER_LEN || request[2] & 0x80 != 0);
         return Ok(());
-    };
+    }
     prop_assert_eq!(&reply[..2], &request[..2]);
     prop_assert!(reply[2] & 0x80 != 0, "an answer that may be answered in turn");
     let read = Message::from_bytes(&reply);

@@ -1,0 +1,135 @@
+//! Answering over TCP, RFC 7766: as many queries as a client sends, answered in their order, to as
+//! many clients as there is room for.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::answer::{Transport, Verdict};
+use crate::answering::{Answering, Chance};
+
+/// Connections at once, over all addresses; the next is closed.
+const CONNECTIONS_MAX: usize = 1024;
+/// Of them those of one client, so that it leaves room for others.
+const PER_CLIENT_MAX: usize = 128;
+/// How long a connection may take to send its next query.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may take to read an answer.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+/// The wait after a socket failed, lest one that fails for long takes a whole core.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is connected, and how often.
+#[derive(Default)]
+pub(crate) struct Connected(Mutex<HashMap<IpAddr, usize>>);
+
+/// A connection that counts until this is dropped.
+struct Place {
+    connected: Arc<Connected>,
+    client: IpAddr,
+}
+
+impl Connected {
+    /// Room for one more connection of this client.
+    fn take(self: &Arc<Connected>, client: IpAddr) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.values().sum::<usize>() >= CONNECTIONS_MAX {
+            return None;
+        }
+        let count = counts.entry(client).or_default();
+        if *count >= PER_CLIENT_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place { connected: self.clone(), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.connected.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = counts.get_mut(&self.client).map(|count| {
+            *count -= 1;
+            *count
+        });
+        if left == Some(0) {
+            counts.remove(&self.client);
+        }
+    }
+}
+
+/// Accepts connections for ever.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    answering: Arc<Answering>,
+    connected: Arc<Connected>,
+) {
+    let mut open = JoinSet::new();
+    loop {
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept over TCP");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while open.try_join_next().is_some() {}
+        let Some(place) = connected.take(client.ip()) else { continue };
+        let answering = answering.clone();
+        open.spawn(async move {
+            if let Err(error) = serve(stream, client.ip(), &answering).await {
+                tracing::debug!(%client, %error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Answers the queries of a connection until it has no more, or is too slow, or sends what no
+/// server answers. Answers to queries that came together leave together.
+async fn serve(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (reading, writing) = stream.split();
+    let (mut reading, mut writing) = (BufReader::new(reading), BufWriter::new(writing));
+    let (mut chance, mut reply) = (Chance::new(), Vec::new());
+    while let Some(request) = timeout(IDLE_MAX, read_message(&mut reading)).await?? {
+        let asked = (client, Transport::Tcp);
+        let served = answering.served();
+        match answering.answer(&served, &request, asked, &mut chance, &mut reply) {
+            Verdict::Silence => break,
+            Verdict::Answer | Verdict::Elsewhere | Verdict::Transfer => {}
+        }
+        drop(served);
+        timeout(WRITE_MAX, write_message(&mut writing, &reply)).await??;
+        if reading.buffer().is_empty() {
+            timeout(WRITE_MAX, writing.flush()).await??;
+        }
+    }
+    timeout(WRITE_MAX, writing.flush()).await?
+}
+
+/// The next message behind its length, RFC 1035, section 4.2.2; none at the stream's end.
+async fn read_message(reading: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<Vec<u8>>> {
+    if reading.fill_buf().await?.is_empty() {
+        return Ok(None);
+    }
+    let mut message = vec![0; usize::from(reading.read_u16().await?)];
+    reading.read_exact(&mut message).await?;
+    Ok(Some(message))
+}
+
+async fn write_message(
+    writing: &mut (impl AsyncWriteExt + Unpin),
+    message: &[u8],
+) -> io::Result<()> {
+    writing.write_u16(message.len() as u16).await?; // At most MESSAGE_MAX.
+    writing.write_all(message).await
+}
