@@ -13,6 +13,7 @@ mod failover;
 mod faults;
 mod faulty;
 mod following;
+mod forwarding;
 mod harness;
 mod hunting;
 mod limits;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use crate::cluster::Endpoint;
 use crate::fence::{DOMAIN_MAX, Owner};
+use crate::forwarding::Forwarding;
 use crate::mark::Shrink;
 use crate::name::Name;
 use crate::records::Rules;
@@ -148,6 +150,10 @@ pub struct Server {
     pub retry: Duration,
     pub expire: Duration,
     pub negative_ttl: Duration,
+    /// What becomes of questions about other names.
+    pub forwarding: Forwarding,
+    /// Answers over UDP, a second and client network; none: as many as are asked for.
+    pub rate_limit: Option<NonZeroU32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -221,6 +227,21 @@ pub enum ConfigError {
     ElectionWithoutTarget,
     #[error("[server] listen: at least one address is needed")]
     NoListen,
+    #[error(
+        "[server] forward_zones: {zone} is the zone {ours}, inside it or above it, and what is at \
+         and below {ours} is answered here"
+    )]
+    ForwardedZone { zone: Name, ours: Name },
+    #[error("[server] forward_zones: {0} is there twice")]
+    ForwardedTwice(Name),
+    #[error("[server] forward_zones: {0} needs at least one server to ask")]
+    NoUpstream(Name),
+    #[error(
+        "[server] forward: {0} is this server itself, by listen: questions would go in circles"
+    )]
+    ForwardToItself(SocketAddr),
+    #[error("[server] from: at least one network is needed, or \"private\" or \"any\"")]
+    NoClients,
     #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
     NothingToDo,
 }

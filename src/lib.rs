@@ -48,10 +48,14 @@
 //! - [`reading`]: what a transfer tells of our space
 //! - [`drift`]: what others change in our space
 //! - [`probe`]: questions that tell rights and clocks, and change nothing
+//! - [`network`]: networks of addresses
+//! - [`cookie`]: DNS cookies, RFC 7873
+//! - [`limit`]: how many answers a network of clients gets
 //! - [`index`]: the names that exist, found by their hash
 //! - [`edition`]: zones as secondaries get them
 //! - [`served`]: what the bundled server answers from
 //! - [`answer`]: a question into its answer
+//! - [`forwarding`]: questions about names outside our zones, and their answers
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
 //! - [`written`]: how it is written, in TOML
@@ -76,6 +80,7 @@
 //! - [`publish`]: carrying out a plan there
 //! - [`sift`]: finding the names that a server refuses
 //! - [`pass`]: reading, planning, writing and verifying once
+//! - [`forward`]: asking other servers for the bundled one's clients
 //! - [`answering`]: what all sockets of the bundled server share
 //! - [`datagrams`]: answering over UDP
 //! - [`streams`]: answering over TCP
@@ -103,6 +108,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod cookie;
 pub mod course;
 pub mod current;
 pub mod cut;
@@ -116,6 +122,8 @@ pub mod events;
 pub mod fence;
 pub mod findings;
 pub mod follow;
+pub mod forward;
+pub mod forwarding;
 pub mod glob;
 pub mod held;
 pub mod http;
@@ -123,12 +131,14 @@ pub mod index;
 pub mod inspect;
 pub mod keep;
 pub mod label;
+pub mod limit;
 pub mod live;
 pub mod mark;
 pub mod masters;
 pub mod mesos;
 pub mod mirror;
 pub mod name;
+pub mod network;
 pub mod pace;
 pub mod pass;
 pub mod plan;

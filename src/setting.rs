@@ -1,6 +1,7 @@
 //! How single values of the configuration are written: each a text that is read into its type.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::cluster::{Endpoint, Visibility};
 use crate::fence::Owner;
 use crate::glob::Glob;
 use crate::name::Name;
+use crate::network::Network;
 use crate::records::{IpSource, LabelRules, Unhealthy};
 use crate::reverse;
 use crate::scope::Pattern;
@@ -219,6 +221,43 @@ impl Word for Owner {
     type Value = Owner;
     fn read(text: &str) -> Result<Owner, String> {
         Owner::parse(text).map_err(|error| error.to_string())
+    }
+}
+
+/// A server that questions are forwarded to: an address, port 53 unless given.
+pub(crate) struct Upstream;
+
+impl Word for Upstream {
+    type Value = SocketAddr;
+    fn read(text: &str) -> Result<SocketAddr, String> {
+        let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bare = address.unwrap_or(text).parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+        match bare.or_else(|_| text.parse()) {
+            Ok(at) if at.ip().is_unspecified() || at.ip().is_multicast() || at.port() == 0 => {
+                Err(format!("{text:?} is the address of no server"))
+            }
+            Ok(at) => Ok(at),
+            Err(_) => Err(format!(
+                "{text:?} is no address: write it as 10.0.0.2, 10.0.0.2:53 or [2001:db8::2]:53"
+            )),
+        }
+    }
+}
+
+/// Some networks: one that is written out, "private" or "any".
+pub(crate) struct Clients;
+
+impl Word for Clients {
+    type Value = Vec<Network>;
+    fn read(text: &str) -> Result<Vec<Network>, String> {
+        match text {
+            "private" => Ok(Network::PRIVATE.to_vec()),
+            "any" => Ok(Network::ANY.to_vec()),
+            _ => match text.parse() {
+                Ok(network) => Ok(vec![network]),
+                Err(error) => Err(format!("{error}; or \"private\" or \"any\"")),
+            },
+        }
     }
 }
 

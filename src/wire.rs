@@ -92,6 +92,7 @@ impl Header {
     pub const TC: u16 = 0x0200;
     pub const RD: u16 = 0x0100;
     pub const RA: u16 = 0x0080;
+    pub const AD: u16 = 0x0020;
     pub const CD: u16 = 0x0010;
 
     pub fn parse(message: &[u8]) -> Result<Header, WireError> {

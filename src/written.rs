@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +15,18 @@ use crate::config::{
     Auth, Config, ConfigError, Election, Mesos, RrsetMax, Secret, Server, Target, Tls, Trust,
 };
 use crate::fence::{DOMAIN_MAX, Owner};
+use crate::forwarding::Forwarding;
 use crate::glob::Glob;
 use crate::mark::Shrink;
 use crate::name::Name;
+use crate::network::Network;
 use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
 use crate::scope::{Pattern, Scope, Space};
 use crate::selection::Selection;
 use crate::setting::{
-    CertificateName, Domain, Interval, IpSources, Percentage, ReverseZone, Scheme, Seconds,
-    ServerAddress, Span, Text, Transport, Watch, Way, Word,
+    CertificateName, Clients, Domain, Interval, IpSources, Percentage, ReverseZone, Scheme,
+    Seconds, ServerAddress, Span, Text, Transport, Upstream, Watch, Way, Word,
 };
 
 impl Config {
@@ -202,6 +205,14 @@ struct RawServer {
     ns: BTreeMap<String, Vec<IpAddr>>,
     #[serde(default)]
     soa: RawSoa,
+    #[serde(default)]
+    forward: Vec<Text<Upstream>>,
+    #[serde(default)]
+    forward_zones: BTreeMap<String, Vec<Text<Upstream>>>,
+    #[serde(default = "private")]
+    from: Vec<Text<Clients>>,
+    #[serde(default = "a_thousand")]
+    rate_limit: u32,
 }
 
 #[derive(Deserialize)]
@@ -427,6 +438,11 @@ impl RawServer {
             let addresses = addresses.filter(|address| !address.is_unspecified()).collect();
             name_servers.insert(ns1.clone(), addresses);
         }
+        let ours = std::slice::from_ref(domain);
+        let forwarding = forwarding(self.forward, self.forward_zones, self.from, ours)?;
+        if let Some(upstream) = forwarding.own_address(&self.listen) {
+            return Err(ConfigError::ForwardToItself(upstream));
+        }
         let root = ns1.child(b"root").map_err(<toml::de::Error as de::Error>::custom)?;
         Ok(Server {
             listen: self.listen,
@@ -436,7 +452,45 @@ impl RawServer {
             retry: self.soa.retry.0,
             expire: self.soa.expire.0,
             negative_ttl: self.soa.negative_ttl.0,
+            forwarding,
+            rate_limit: NonZeroU32::new(self.rate_limit),
         })
+    }
+}
+
+/// Where other names are asked for, `ours` being the zones that are answered here.
+fn forwarding(
+    forward: Vec<Text<Upstream>>,
+    zones: BTreeMap<String, Vec<Text<Upstream>>>,
+    from: Vec<Text<Clients>>,
+    ours: &[Name],
+) -> Result<Forwarding, ConfigError> {
+    let mut upstreams = BTreeMap::new();
+    for (zone, servers) in zones {
+        let zone: Name = zone.parse().map_err(|error| {
+            let wrong = format!("[server] forward_zones: {zone:?} is no domain name: {error}");
+            <toml::de::Error as de::Error>::custom(wrong)
+        })?;
+        let meets = |ours: &&Name| zone.is_within(ours) || ours.is_within(&zone);
+        if let Some(ours) = ours.iter().find(meets).cloned() {
+            return Err(ConfigError::ForwardedZone { zone, ours });
+        }
+        if servers.is_empty() {
+            return Err(ConfigError::NoUpstream(zone));
+        }
+        let servers: Vec<SocketAddr> = servers.into_iter().map(|server| server.0).collect();
+        if upstreams.insert(zone.clone(), servers).is_some() {
+            return Err(ConfigError::ForwardedTwice(zone));
+        }
+    }
+    if !forward.is_empty() {
+        let servers = forward.into_iter().map(|server| server.0).collect();
+        upstreams.insert(Name::root(), servers);
+    }
+    let clients: Vec<_> = from.into_iter().flat_map(|networks| networks.0).collect();
+    match clients.is_empty() {
+        true => Err(ConfigError::NoClients),
+        false => Ok(Forwarding { upstreams, clients }),
     }
 }
 
@@ -467,6 +521,14 @@ fn secs<const COUNT: u64>() -> Text<Span> {
 
 fn a_fifth() -> Text<Percentage> {
     Text(Some(20))
+}
+
+fn private() -> Vec<Text<Clients>> {
+    vec![Text(Network::PRIVATE.to_vec())]
+}
+
+fn a_thousand() -> u32 {
+    1_000
 }
 
 fn twenty() -> usize {
@@ -527,6 +589,64 @@ mod tests {
         let server = server.server.unwrap();
         assert_eq!(server.rname.to_string(), "root.ns1.mesos.");
         assert_eq!(server.name_servers.keys().next().unwrap().to_string(), "ns1.mesos.");
+    }
+
+    fn server(more: &str) -> String {
+        format!("{LEAST}[server]\nlisten = [\"10.0.0.2:53\"]\n{more}\n")
+    }
+
+    #[test]
+    fn other_names_are_refused_or_forwarded() {
+        let read = |more: &str| Config::parse(&server(more)).unwrap().server.unwrap();
+        let none = read("");
+        assert!(none.forwarding.is_off());
+        assert_eq!(none.forwarding.clients, Network::PRIVATE);
+        assert_eq!(none.rate_limit, NonZeroU32::new(1000));
+        assert_eq!(read("rate_limit = 0").rate_limit, None);
+        let some = read(
+            "forward = [\"10.0.0.3\", \"[2001:db8::3]\", \"10.0.0.2:5353\"]\n\
+             forward_zones = { \"Weave\" = [\"172.17.0.1:54\"] }\n\
+             from = [\"10.0.0.0/8\", \"any\"]",
+        );
+        let shown: Vec<String> = some
+            .forwarding
+            .upstreams
+            .iter()
+            .map(|(zone, servers)| format!("{zone} {servers:?}"))
+            .collect();
+        let root = ". [10.0.0.3:53, [2001:db8::3]:53, 10.0.0.2:5353]";
+        assert_eq!(shown, [root, "weave. [172.17.0.1:54]"]);
+        let from = ["10.0.0.0/8", "0.0.0.0/0", "::/0"];
+        assert_eq!(some.forwarding.clients, from.map(|network| network.parse().unwrap()));
+    }
+
+    #[test]
+    fn what_cannot_be_forwarded_is_told() {
+        let refused = |more: &str, part: &str| check_refused(&server(more), part);
+        let zone = |zone: &str| format!("forward_zones = {{ \"{zone}\" = [\"10.0.0.3\"] }}");
+        refused(&zone("mesos"), "mesos. is the zone mesos., inside it or above it");
+        refused(&zone("a.MESOS."), "a.mesos. is the zone mesos., inside it or above it");
+        let above = server(&zone("example"))
+            .replace("[server]", "[zone]\ndomain = \"m.example\"\n[server]");
+        check_refused(&above, "example. is the zone m.example., inside it or above it");
+        refused(&zone("."), ". is the zone mesos., inside it or above it");
+        refused(&zone("a..b"), "is no domain name");
+        refused("forward_zones = { \"a\" = [] }", "a. needs at least one server");
+        let twice = "forward_zones = { \"a\" = [\"10.0.0.3\"], \"A\" = [\"10.0.0.4\"] }";
+        refused(twice, "a. is there twice");
+        refused("forward = [\"10.0.0.2\"]", "10.0.0.2:53 is this server itself");
+        refused("forward = [\"::ffff:10.0.0.2\"]", "is this server itself");
+        refused("forward_zones = { \"a\" = [\"10.0.0.2:53\"] }", "is this server itself");
+        refused("forward = [\"ns.example\"]", "is no address: write it as 10.0.0.2");
+        refused("forward = [\"10.0.0.3:0\"]", "is the address of no server");
+        refused("forward = [\"0.0.0.0\"]", "is the address of no server");
+        refused("from = []", "at least one network");
+        refused("from = [\"intern\"]", "or \"private\" or \"any\"");
+        refused("from = [\"10.0.0.1/8\"]", "write the network as 10.0.0.0/8");
+        refused("rate_limit = -1", "rate_limit");
+        let wildcard = |more: &str| server(more).replace("10.0.0.2:53", "0.0.0.0:53");
+        check_refused(&wildcard("forward = [\"127.0.0.1\"]"), "is this server itself");
+        Config::parse(&wildcard("forward = [\"127.0.0.53\", \"::1\"]")).unwrap();
     }
 
     #[test]
