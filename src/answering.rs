@@ -38,7 +38,7 @@ impl Answering {
         reply: &mut Vec<u8>,
     ) -> Verdict {
         let (random, recursion) = (chance.next(), Recursion::Refused);
-        answer(served, request, &Circumstances { transport, random, recursion }, reply)
+        answer(served, request, &Circumstances { transport, random, recursion, reserved: 0 }, reply)
     }
 }
 

@@ -135,7 +135,7 @@ impl Worker {
             let reply = &mut self.replies[self.clients.len()];
             let asked = (ip.ip(), Transport::Udp);
             match self.answering.answer(&served, request, asked, &mut self.chance, reply) {
-                Verdict::Silence => {}
+                Verdict::Silence | Verdict::Signed => {}
                 Verdict::Answer | Verdict::Elsewhere | Verdict::Transfer => {
                     self.clients.push(*client);
                 }

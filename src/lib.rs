@@ -12,6 +12,7 @@
 //! - [`wire`]: the DNS message, read and written
 //! - [`zone`]: RRsets in a persistent ordered map
 //! - [`tsig`]: signatures, RFC 8945
+//! - [`countersign`]: a server's side of them
 //! - [`cluster`]: agents, frameworks and tasks
 //! - [`splitter`]: long lists out of JSON as it arrives
 //! - [`recordio`]: the framing of an event stream
@@ -47,6 +48,7 @@
 //! - [`edition`]: zones as secondaries get them
 //! - [`served`]: what the bundled server answers from
 //! - [`answer`]: a question into its answer
+//! - [`outgoing`]: transfers to secondaries
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
 //! - [`written`]: how it is written, in TOML
@@ -97,6 +99,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod countersign;
 pub mod course;
 pub mod current;
 pub mod cut;
@@ -122,6 +125,7 @@ pub mod masters;
 pub mod mesos;
 pub mod mirror;
 pub mod name;
+pub mod outgoing;
 pub mod pace;
 pub mod pass;
 pub mod plan;

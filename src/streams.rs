@@ -104,7 +104,7 @@ async fn serve(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> 
         let asked = (client, Transport::Tcp);
         let served = answering.served();
         match answering.answer(&served, &request, asked, &mut chance, &mut reply) {
-            Verdict::Silence => break,
+            Verdict::Silence | Verdict::Signed => break,
             Verdict::Answer | Verdict::Elsewhere | Verdict::Transfer => {}
         }
         drop(served);
