@@ -25,6 +25,7 @@ mod quickstart;
 mod refusals;
 mod rivals;
 mod running;
+mod secondaries;
 mod sequences;
 mod server;
 mod signed;

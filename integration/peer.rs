@@ -259,7 +259,7 @@ impl Drop for Running {
 }
 
 /// A program of Debian's, also where PATH has no sbin.
-fn debian(program: &str) -> Command {
+pub(crate) fn debian(program: &str) -> Command {
     let sbin = Path::new("/usr/sbin").join(program);
     if sbin.exists() { Command::new(sbin) } else { Command::new(program) }
 }

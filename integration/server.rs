@@ -14,6 +14,7 @@ use hickory_proto::serialize::binary::BinDecodable;
 use mesozone::answer::Transport;
 use mesozone::cluster::Cluster;
 use mesozone::name::Name;
+use mesozone::outgoing::Secondaries;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
 use mesozone::served::Authority;
 use mesozone::server::{BindError, Bound, serve};
@@ -105,7 +106,9 @@ impl Serving {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let stopped = async move { stopped.await.unwrap_or_default() };
         let ended = runtime.spawn(async move {
-            serve(bound, published, authority(), stopped).await.expect("threads");
+            serve(bound, published, authority(), Secondaries::default(), stopped)
+                .await
+                .expect("threads");
         });
         Serving { runtime, address, snapshots, shutdown, ended }
     }

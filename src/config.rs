@@ -145,6 +145,17 @@ pub struct Server {
     pub retry: Duration,
     pub expire: Duration,
     pub negative_ttl: Duration,
+    /// Who has the zones by transfer; none: nobody.
+    pub transfer: Option<Transfer>,
+}
+
+/// Who has the zones by transfer: at least one address, or a key. Where there are both, both must
+/// fit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transfer {
+    /// They are told of every edition there, too.
+    pub secondaries: Vec<SocketAddr>,
+    pub key: Option<Secret>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +215,10 @@ pub enum ConfigError {
     ElectionWithoutTarget,
     #[error("[server] listen: at least one address is needed")]
     NoListen,
+    #[error("[server] transfer: give secondaries, tsig_key_file (or tsig_key_env), or both")]
+    NobodyToTransferTo,
+    #[error("[server] transfer: give tsig_key_file or tsig_key_env, not both")]
+    TwoServerKeys,
     #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
     NothingToDo,
 }

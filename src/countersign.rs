@@ -12,9 +12,10 @@ const BADTRUNC: u16 = 22;
 /// No code of fewer octets is one at all, RFC 8945, section 5.2.2.1.
 const MAC_MIN: usize = 10;
 
-/// A request that bears a signature.
+/// A request, looked at for its signature.
 #[derive(Debug)]
 pub enum Opened<'k> {
+    Unsigned,
     /// It is not one that can be verified: FORMERR.
     Malformed,
     /// The request as it was before it was signed, and who signs the answer.
@@ -44,14 +45,15 @@ pub struct Refusal<'k> {
     signer: Option<Countersigner<'k>>,
 }
 
-/// Verifies a request that ends in a TSIG record, at `now`, in seconds since 1970.
+/// Verifies the signature at a request's end, at `now`, in seconds since 1970.
 pub fn open<'k>(request: &[u8], key: Option<&'k Key>, now: u64) -> Opened<'k> {
     let read = Header::parse(request).and_then(|header| {
         Ok(Signature::find(request, &header)?.map(|signature| (header, signature)))
     });
     match read {
         Ok(Some((header, found))) => check(request, &header, &found, key, now),
-        Ok(None) | Err(_) => Opened::Malformed,
+        Ok(None) => Opened::Unsigned,
+        Err(_) => Opened::Malformed,
     }
 }
 
@@ -120,12 +122,7 @@ impl Countersigner<'_> {
 impl Refusal<'_> {
     /// The answer to the request whose signature is refused, RFC 8945, section 5.3.2.
     pub fn answer(mut self, request: &[u8]) -> Result<Vec<u8>, WireError> {
-        const OPCODE: u16 = 0x7800;
-        let (header, reader) = Reader::behind_question(request)?;
-        let flags = Header::QR | header.flags & (OPCODE | Header::RD) | Rcode::NOTAUTH.0;
-        let mut message = request[..reader.position()].to_vec();
-        message[2..4].copy_from_slice(&flags.to_be_bytes());
-        message[6..HEADER_LEN].fill(0);
+        let mut message = error(request, Rcode::NOTAUTH)?;
         let (time, fudge, error) = (self.time, self.fudge, self.error);
         let variables = Variables { time, fudge, error, other: &self.other };
         match &mut self.signer {
@@ -134,6 +131,17 @@ impl Refusal<'_> {
         }
         Ok(message)
     }
+}
+
+/// An answer to a request that is this code and the question.
+pub fn error(request: &[u8], rcode: Rcode) -> Result<Vec<u8>, WireError> {
+    const OPCODE: u16 = 0x7800;
+    let (header, reader) = Reader::behind_question(request)?;
+    let flags = Header::QR | header.flags & (OPCODE | Header::RD) | rcode.0;
+    let mut message = request[..reader.position()].to_vec();
+    message[2..4].copy_from_slice(&flags.to_be_bytes());
+    message[6..HEADER_LEN].fill(0);
+    Ok(message)
 }
 
 #[cfg(test)]

@@ -76,6 +76,7 @@
 //! - [`answering`]: what all sockets of the bundled server share
 //! - [`datagrams`]: answering over UDP
 //! - [`streams`]: answering over TCP
+//! - [`notify`]: telling secondaries of changes
 //! - [`server`]: the bundled server's sockets, and the snapshots that it follows
 //! - [`keep`]: making a target follow the snapshots
 //! - [`daemon`]: what `run` runs
@@ -125,6 +126,7 @@ pub mod masters;
 pub mod mesos;
 pub mod mirror;
 pub mod name;
+pub mod notify;
 pub mod outgoing;
 pub mod pace;
 pub mod pass;

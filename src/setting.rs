@@ -1,6 +1,7 @@
 //! How single values of the configuration are written: each a text that is read into its type.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -196,6 +197,19 @@ impl Word for ServerAddress {
     fn read(text: &str) -> Result<Endpoint, String> {
         Endpoint::parse(text)
             .ok_or_else(|| format!("{text:?} is no server: write it as 10.0.0.53:53"))
+    }
+}
+
+/// Where a secondary answers: "10.0.0.53", or with another port "10.0.0.53:5353", "[2001:db8::53]:5353".
+pub(crate) struct Secondary;
+
+impl Word for Secondary {
+    type Value = SocketAddr;
+    fn read(text: &str) -> Result<SocketAddr, String> {
+        let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        address
+            .or_else(|_| text.parse())
+            .map_err(|_| format!("{text:?} is no address: write it as 10.0.0.53 or 10.0.0.53:5353"))
     }
 }
 

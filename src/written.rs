@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::cluster::Endpoint;
 use crate::config::{
-    Auth, Config, ConfigError, Election, Mesos, RrsetMax, Secret, Server, Target, Tls, Trust,
+    Auth, Config, ConfigError, Election, Mesos, RrsetMax, Secret, Server, Target, Tls, Transfer,
+    Trust,
 };
 use crate::fence::Owner;
 use crate::mark::Shrink;
@@ -19,8 +20,8 @@ use crate::records::{IpSource, LabelRules, Rules, Unhealthy};
 use crate::rr::Ttl;
 use crate::scope::{Pattern, Scope};
 use crate::setting::{
-    CertificateName, Domain, Interval, IpSources, Percentage, Scheme, Seconds, ServerAddress, Span,
-    Text, Transport, Watch, Way, Word,
+    CertificateName, Domain, Interval, IpSources, Percentage, Scheme, Secondary, Seconds,
+    ServerAddress, Span, Text, Transport, Watch, Way, Word,
 };
 
 impl Config {
@@ -161,6 +162,16 @@ struct RawServer {
     ns: BTreeMap<String, Vec<IpAddr>>,
     #[serde(default)]
     soa: RawSoa,
+    transfer: Option<RawTransfer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTransfer {
+    #[serde(default)]
+    secondaries: Vec<Text<Secondary>>,
+    tsig_key_file: Option<PathBuf>,
+    tsig_key_env: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -366,7 +377,20 @@ impl RawServer {
             retry: self.soa.retry.0,
             expire: self.soa.expire.0,
             negative_ttl: self.soa.negative_ttl.0,
+            transfer: self.transfer.map(RawTransfer::check).transpose()?,
         })
+    }
+}
+
+impl RawTransfer {
+    fn check(self) -> Result<Transfer, ConfigError> {
+        let key = secret(self.tsig_key_file, self.tsig_key_env);
+        let key = key.map_err(|()| ConfigError::TwoServerKeys)?;
+        let secondaries: Vec<SocketAddr> = self.secondaries.into_iter().map(|at| at.0).collect();
+        match secondaries.is_empty() && key.is_none() {
+            true => Err(ConfigError::NobodyToTransferTo),
+            false => Ok(Transfer { secondaries, key }),
+        }
     }
 }
 
@@ -480,6 +504,26 @@ mod tests {
         check_refused(&target("transport = \"udp\""), "neither \"tcp\" nor \"tls\"");
         check_refused(&by_tls("tls_name = \"a b\""), "write a host name or an IP address");
         check_refused(&by_tls("").replace("10.0.0.53", "ns 1"), "give tls_name");
+    }
+
+    #[test]
+    fn transfers_are_for_addresses_or_a_key_or_both() {
+        let with = |transfer: &str| {
+            format!("{LEAST}[server]\nlisten = [\"127.0.0.1:53\"]\ntransfer = {{ {transfer} }}\n")
+        };
+        let read = |transfer: &str| {
+            let server = Config::parse(&with(transfer)).unwrap().server.unwrap();
+            let Transfer { secondaries, key } = server.transfer.unwrap();
+            let secondaries: Vec<String> = secondaries.iter().map(ToString::to_string).collect();
+            (secondaries.join(" "), key.map(|key| key.to_string()))
+        };
+        let listed = "secondaries = [\"10.0.0.53\", \"[2001:db8::53]:54\"]";
+        assert_eq!(read(listed), ("10.0.0.53:53 [2001:db8::53]:54".to_owned(), None));
+        assert_eq!(read("tsig_key_env = \"K\""), (String::new(), Some("$K".to_owned())));
+        assert_eq!(read(&format!("{listed}, tsig_key_file = \"k\"")).1, Some("k".to_owned()));
+        check_refused(&with(""), "give secondaries");
+        check_refused(&with("secondaries = [\"ns2.example\"]"), "write it as 10.0.0.53");
+        check_refused(&with("tsig_key_file = \"k\", tsig_key_env = \"K\""), "not both");
     }
 
     #[test]
