@@ -6,12 +6,13 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use mesozone::cluster::Cluster;
+use mesozone::countersign::{self, Opened};
 use mesozone::name::Name;
 use mesozone::outgoing::Secondaries;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
@@ -19,7 +20,7 @@ use mesozone::served::Authority;
 use mesozone::server::{Bound, serve};
 use mesozone::snapshot::{Completeness, Snapshot};
 use mesozone::tsig;
-use mesozone::wire::{CLASS_IN, Header, OPCODE_NOTIFY, Reader, Writer};
+use mesozone::wire::{CLASS_IN, Header, OPCODE_NOTIFY, Rcode, Reader, Writer};
 use mesozone::zone::{Key, Zone};
 use socket2::{Domain, Socket};
 use tempfile::TempDir;
@@ -27,8 +28,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::answering::Daemon;
 use crate::peer::{claim_port, debian};
 use crate::running::{between_looks, until};
+use crate::simulated::Simulated;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const KEY: &str = "key \"transfer-key\" {\n  algorithm hmac-sha256;\n  secret \
@@ -171,7 +174,7 @@ fn said(server: SocketAddr, arguments: &[&str]) -> String {
 
 /// None unless it answers for the zone.
 fn serial(server: SocketAddr) -> Option<u32> {
-    let answer = dig(server, &["mesos", "SOA", "+time=1"]);
+    let answer = dig(server, &["mesos", "SOA", "+time=5", "+tries=4"]);
     answer.first()?.split(' ').nth(5)?.parse().ok()
 }
 
@@ -413,7 +416,8 @@ fn follow(kind: Kind, by: By) {
         let before = edition;
         until("all of it is an edition", || {
             edition = primary.serial();
-            axfr(primary.address, &credentials(by).as_slice()) == served.lines()
+            let is_whole = axfr(primary.address, &credentials(by)) == served.lines();
+            is_whole && primary.serial() == edition
         });
         secondary.has(&served, edition);
         assert!(tells_differences(secondary.address, before), "{kind:?} was sent the whole zone");
@@ -444,4 +448,235 @@ fn a_secondary_by_key_has_each_edition_of_ten_thousand_changes_and_those_it_miss
 #[test]
 fn a_secondary_by_address_has_each_edition_of_ten_thousand_changes_and_those_it_missed() {
     on_each(|kind| follow(kind, By::Address));
+}
+
+#[test]
+fn serials_go_on_above_what_a_secondary_has_and_never_back() {
+    on_each(|kind| {
+        let (address, _claim) = claim_port();
+        let secondary = Secondary::start(kind, address, By::Key);
+        let mut served = Served::of(20);
+        let primary = Primary::start(address, &served, of(&secondary, By::Key));
+        let first = primary.serial();
+        secondary.has(&served, first);
+        let ahead = first + 1_000_000;
+        let asked = format!("IXFR={ahead}");
+        let answer = dig(address, &[&credentials(By::Key)[..], &["mesos", &asked]].concat());
+        assert_eq!(answer.len(), 1, "{answer:?}");
+        assert_eq!(moved(&primary, first), ahead + 1);
+        secondary.has(&served, ahead + 1);
+        primary.stop();
+        served.set(1, 9);
+        let primary = Primary::start(address, &served, of(&secondary, By::Key));
+        assert_eq!(primary.serial(), ahead + 2, "the secondary was asked which it has");
+        secondary.has(&served, ahead + 2);
+        primary.stop();
+        let primary = Primary::start(address, &served, Secondaries::default());
+        assert!(primary.serial() > first, "the clock alone goes on");
+    });
+}
+
+#[test]
+fn a_server_that_starts_anew_within_the_second_has_another_serial() {
+    let (address, _claim) = claim_port();
+    let mut last = 0;
+    for turn in 0..3 {
+        let mut served = Served::of(20);
+        served.set(1, turn);
+        let primary = Primary::start(address, &served, Secondaries::default());
+        assert!(primary.serial() >= last, "{} after {last}", primary.serial());
+        last = primary.serial();
+        primary.stop();
+    }
+}
+
+/// A server whose zone this host may have with the key, on a port that nobody else has.
+fn guarded(served: &Served) -> (Primary, UdpSocket) {
+    let (address, _claim) = claim_port();
+    let fake = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    fake.set_read_timeout(Some(PATIENCE)).unwrap();
+    let secondaries = Secondaries { addresses: vec![fake.local_addr().unwrap()], key: Some(key()) };
+    (Primary::start(address, served, secondaries), fake)
+}
+
+#[test]
+fn a_transfer_needs_the_key_and_the_address_where_both_are_given() {
+    let served = Served::of(20);
+    let (primary, _fake) = guarded(&served);
+    let ours = credentials(By::Key);
+    let ask = |arguments: &[&str]| said(primary.address, arguments);
+    assert_eq!(axfr(primary.address, &ours), served.lines());
+    for refused in [&["mesos", "AXFR"][..], &["mesos", "IXFR=1"]] {
+        assert!(ask(refused).contains("Transfer failed"), "{}", ask(refused));
+        let elsewhere = [&ours[..], &["-b", "127.0.0.2"], refused].concat();
+        assert!(ask(&elsewhere).contains("Transfer failed"), "{}", ask(&elsewhere));
+    }
+    let below = ask(&[&ours[..], &["task-1.marathon.mesos", "AXFR"]].concat());
+    assert!(below.contains("Transfer failed"), "{below}");
+    for transport in ["+tcp", "+notcp"] {
+        let soa = ask(&[&ours[..], &["mesos", "SOA", transport]].concat());
+        assert!(soa.contains("status: NOERROR") && soa.contains("TSIG PSEUDOSECTION"), "{soa}");
+        assert!(!soa.contains("WARNING") && !soa.contains("verify"), "{soa}");
+        for (key, error) in [
+            ("hmac-sha256:transfer-key:qvn1", "BADSIG"),
+            ("hmac-sha512:transfer-key:qvn1", "BADKEY"),
+            ("hmac-sha256:other:qvn1", "BADKEY"),
+        ] {
+            let soa = ask(&["-y", key, "mesos", "SOA", transport]);
+            assert!(soa.contains("status: NOTAUTH") && soa.contains(error), "{soa}");
+            assert!(ask(&["-y", key, "mesos", "AXFR"]).contains("ransfer failed"));
+        }
+    }
+    let over_udp = dig(primary.address, &[&ours[..], &["mesos", "IXFR=1", "+notcp"]].concat());
+    assert_eq!(over_udp.len(), 1, "{over_udp:?}");
+}
+
+#[test]
+fn dig_is_told_what_changed() {
+    let mut served = Served::of(2);
+    let (primary, _fake) = guarded(&served);
+    let first = primary.serial();
+    served.unset(0);
+    served.set(1, 7);
+    primary.publish(&served);
+    let second = moved(&primary, first);
+    let soa = |serial| format!("mesos. 60 SOA ns1.mesos. root.ns1.mesos. {serial} 60 5 86400 10");
+    let ask = |serial: u32| {
+        let asked = format!("IXFR={serial}");
+        dig(primary.address, &[&credentials(By::Key)[..], &["mesos", &asked]].concat())
+    };
+    let differences = [
+        &soa(second),
+        &soa(first),
+        "task-0.marathon.mesos. 60 A 10.0.0.0",
+        "task-1.marathon.mesos. 60 A 10.0.0.1",
+        "_task-0.marathon.mesos. 60 SRV 0 1 1000 task-0.marathon.mesos.",
+        &soa(second),
+        "task-1.marathon.mesos. 60 A 10.7.0.1",
+        &soa(second),
+    ];
+    let sorted = |mut lines: Vec<String>| {
+        lines[2..5].sort();
+        lines
+    };
+    assert_eq!(sorted(ask(first)), sorted(differences.map(String::from).to_vec()));
+    assert_eq!(ask(second), [soa(second)]);
+    let whole = ask(first - 1);
+    assert_eq!((whole.len(), &whole[0]), (served.lines().len() + 2, &soa(second)));
+}
+
+/// The serial in a NOTIFY, and the whole of it; signed with our key.
+fn told(fake: &UdpSocket) -> (u32, Vec<u8>, SocketAddr) {
+    let mut message = vec![0; 512];
+    let (len, from) = fake.recv_from(&mut message).unwrap();
+    message.truncate(len);
+    let (header, mut reader) = Reader::behind_question(&message).unwrap();
+    assert_eq!((header.opcode(), header.counts), (OPCODE_NOTIFY, [1, 1, 0, 1]));
+    let record = reader.record().unwrap();
+    (record.soa_serial().unwrap().0, message, from)
+}
+
+/// Answers a NOTIFY, signed.
+fn take_note(fake: &UdpSocket, request: &[u8], from: SocketAddr) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let key = key();
+    let opened = countersign::open(request, Some(&key), now);
+    let Opened::Signed(_, mut signer) = opened else { panic!("unsigned") };
+    let mut reply = countersign::error(request, Rcode::NOERROR).unwrap();
+    signer.sign(&mut reply, now);
+    fake.send_to(&reply, from).unwrap();
+}
+
+#[test]
+fn a_secondary_is_told_until_it_answers_and_of_each_edition() {
+    let mut served = Served::of(2);
+    let (primary, fake) = guarded(&served);
+    let first = primary.serial();
+    let [(serial, early, _), (again, late, from)] = [told(&fake), told(&fake)];
+    assert_eq!((serial, again), (first, first));
+    assert_eq!(from.ip(), primary.address.ip());
+    assert_ne!(early[..2], late[..2], "another id");
+    // What is not signed is nobody's answer.
+    let unsigned = countersign::error(&late, Rcode::NOERROR).unwrap();
+    fake.send_to(&unsigned, from).unwrap();
+    let (serial, request, from) = told(&fake);
+    assert_eq!(serial, first);
+    take_note(&fake, &request, from);
+    served.set(1, 8);
+    primary.publish(&served);
+    let second = moved(&primary, first);
+    assert_eq!(told(&fake).0, second, "nothing more of the first one");
+}
+
+#[test]
+fn run_tells_its_secondaries_and_says_when_one_does_not_listen_and_when_it_does_again() {
+    let master = Simulated::start(&["--tasks", "5"]);
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("key");
+    fs::write(&file, KEY).unwrap();
+    let (address, _claim) = claim_port();
+    let server = format!(
+        "transfer = {{ secondaries = [\"{address}\"], tsig_key_file = \"{}\" }}",
+        file.display()
+    );
+    let daemon = Daemon::with(&[format!("http://{}", master.address)], "", &server);
+    daemon.says(&format!("the secondary {address} does not take note of changes"));
+    let fake = UdpSocket::bind(address).unwrap();
+    fake.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (edition, request, from) = told(&fake);
+    assert_eq!(serial(daemon.address), Some(edition));
+    take_note(&fake, &request, from);
+    daemon.says(&format!("the secondary {address} answers again"));
+    let records = axfr(daemon.address, &credentials(By::Key));
+    assert!(records.iter().any(|line| line.contains(".marathon.mesos. 60 A ")), "{records:?}");
+    assert!(axfr(daemon.address, &[]).is_empty());
+}
+
+#[test]
+fn slow_readers_lose_their_places_to_others() {
+    const PLACES: usize = 8;
+    // More than kernels keep for a connection: a long target for each name.
+    let mut served = Served::of(0);
+    let label = "x".repeat(60);
+    for at in 0..40_000_u32 {
+        let target = name(&format!("{label}.{label}.{label}.t{at}.mesos"));
+        let rdata = Rdata::Srv { priority: 0, weight: 1, port: 1, target };
+        let key = Key { name: name(&format!("_s{at}.mesos")), rtype: Type::SRV };
+        served.zone.set(key, Some(Rrset::of_one(Ttl::from_secs(60), rdata)));
+    }
+    let (address, _claim) = claim_port();
+    let nobody = vec!["127.0.0.1:9".parse().unwrap()];
+    let secondaries = Secondaries { addresses: nobody, key: None };
+    let primary = Primary::start(address, &served, secondaries);
+    let mut writer = Writer::new(7, 0);
+    writer.question(&name("mesos"), Type::AXFR, CLASS_IN);
+    let request = writer.finish();
+    let framed = [&(request.len() as u16).to_be_bytes(), &request[..]].concat();
+    let mut slow: Vec<TcpStream> = (0..PLACES).map(|_| narrow(primary.address)).collect();
+    for stream in &mut slow {
+        stream.write_all(&framed).unwrap();
+        let mut start = [0; 6];
+        stream.read_exact(&mut start).unwrap();
+        let header = Header::parse(&[&start[2..], &[0; 8]].concat()).unwrap();
+        assert_eq!((header.id, header.rcode().0), (7, 0));
+    }
+    let start = Instant::now();
+    assert_eq!(axfr(primary.address, &[]).len(), served.lines().len());
+    assert!(start.elapsed() > Duration::from_secs(5), "it did not wait for its place");
+    for stream in &mut slow {
+        let mut rest = Vec::new();
+        // A connection that was cut may end in an error as well.
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.len() < 40_000 * 200, "all {} octets came", rest.len());
+    }
+}
+
+/// A connection that takes little before it is read.
+fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
 }

@@ -63,7 +63,7 @@ pub(crate) struct Notifier {
 
 /// How a secondary has answered so far.
 #[derive(Default)]
-struct Record {
+struct Standing {
     /// In a row.
     misses: u32,
     /// Whether it said which serial it has since it last was away.
@@ -73,7 +73,7 @@ struct Record {
 impl Notifier {
     /// Tells each edition at once, and again until it is answered or there is a newer one.
     pub(crate) async fn run(self, mut editions: watch::Receiver<Option<Newest>>) {
-        let (mut record, mut pause) = (Record::default(), PAUSE_MIN);
+        let (mut standing, mut pause) = (Standing::default(), PAUSE_MIN);
         loop {
             let newest = editions.borrow_and_update().clone();
             let told = match &newest {
@@ -83,13 +83,13 @@ impl Notifier {
             let again = match told {
                 Ok(()) => {
                     if newest.is_some() {
-                        self.note_answer(&mut record).await;
+                        self.note_answer(&mut standing).await;
                     }
                     pause = PAUSE_MIN;
                     None
                 }
                 Err(error) => {
-                    self.note_miss(&mut record, &error);
+                    self.note_miss(&mut standing, &error);
                     let again = pause;
                     pause = PAUSE_MAX.min(2 * pause);
                     Some(again)
@@ -102,31 +102,31 @@ impl Notifier {
         }
     }
 
-    async fn note_answer(&self, record: &mut Record) {
+    async fn note_answer(&self, standing: &mut Standing) {
         let (zone, secondary) = (&self.zone, self.secondary);
-        if record.misses >= MISSES_SAID {
+        if standing.misses >= MISSES_SAID {
             info!(%zone, "the secondary {secondary} answers again");
         }
-        record.misses = 0;
-        if record.has_told {
+        standing.misses = 0;
+        if standing.has_told {
             return;
         }
         match ask(zone, secondary, self.key.as_ref()).await {
             Ok(has) => {
-                record.has_told = true;
+                standing.has_told = true;
                 // Where many are heard already, this one is when it is away the next time.
                 let _ = self.has.try_send((zone.clone(), has));
             }
             // It has none, or tells nobody.
-            Err(ConnectionError::Rcode(_) | ConnectionError::NoZone) => record.has_told = true,
+            Err(ConnectionError::Rcode(_) | ConnectionError::NoZone) => standing.has_told = true,
             Err(error) => debug!(%zone, %secondary, %error, "which serial it has is not known"),
         }
     }
 
-    fn note_miss(&self, record: &mut Record, error: &NotifyError) {
-        record.misses = record.misses.saturating_add(1);
-        if record.misses == MISSES_SAID {
-            record.has_told = false;
+    fn note_miss(&self, standing: &mut Standing, error: &NotifyError) {
+        standing.misses = standing.misses.saturating_add(1);
+        if standing.misses == MISSES_SAID {
+            standing.has_told = false;
             let (zone, secondary) = (&self.zone, self.secondary);
             warn!(%zone, "the secondary {secondary} does not take note of changes: {error}");
         }
