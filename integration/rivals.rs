@@ -1,9 +1,11 @@
 //! Several publishers and one zone: the fence decides, on the name server, who may write.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::peer::{Setup, on_every_peer};
-use crate::proxy::{Fault, Which};
+use crate::proxy::{Fault, How, Moment, Proxy, Which};
 use crate::running::{Daemon, desired, proxied, until};
 use crate::simulated::Simulated;
 use crate::site::{Site, state};
@@ -215,6 +217,102 @@ fn a_delayed_message_of_our_own_changes_nothing_behind_a_newer_one() {
         assert!(!late.is_empty() && late.iter().all(|rcode| *rcode != Some(0)), "{late:?}");
         assert_eq!(site.published(&before), desired(&site));
         assert_eq!(site.peer.query("late.marathon.mesos", "A"), Vec::<String>::new());
+        assert_eq!(daemon.stop().0, 0);
+    });
+}
+
+#[test]
+fn what_another_owner_leaves_behind_is_held() {
+    on_every_peer(|peer| {
+        let names = (1..=60).map(|n| format!("n{n}.b IN A 192.0.2.{n}\n"));
+        let records = names.collect::<String>();
+        let site = Site::start(peer, &Setup { records: &records, ..Setup::default() });
+        let (server, master) = (site.peer.addr().to_string(), Simulated::start(&["--tasks", "5"]));
+        site.configure(&server, site.peer.key_file(), "max_shrink = \"20%\"", "");
+        site.follow(&[format!("http://{}", master.address)], "");
+        let theirs = fence("b", 3, "yes", "run");
+        site.peer.nsupdate(&format!("update add _mesozone.b.mesos 0 TXT \"{theirs}\"\n"));
+        let mut daemon = Daemon::start(&site);
+        daemon.says("published");
+        site.peer.nsupdate("update delete _mesozone.b.mesos TXT");
+        daemon.says("60 records, first n1.b.mesos. A, are in our space");
+        daemon.says("60 removals are held");
+        assert_eq!(site.peer.query("n60.b.mesos", "A"), ["192.0.2.60"]);
+        site.peer.nsupdate(&format!("update add _mesozone.b.mesos 0 TXT \"{theirs}\"\n"));
+        daemon.says("nothing is held any more");
+        assert_eq!(daemon.stop().0, 0);
+        assert_eq!(site.peer.query("n60.b.mesos", "A"), ["192.0.2.60"]);
+    });
+}
+
+#[test]
+fn who_takes_the_fence_without_hearing_a_master_removes_nothing() {
+    on_every_peer(|peer| {
+        let (small, large) = (Simulated::start(&["--tasks", "5"]), Simulated::start(&[]));
+        let site = Site::start(peer, &Setup::default());
+        let before = site.peer.axfr();
+        let quick = "poll_interval = \"100ms\"\ntimeout = \"1s\"";
+        site.follow(&[format!("http://{}", small.address)], quick);
+        let mut older = Daemon::start(&site);
+        older.says("published");
+        large.control(json!({"start": {"framework": "marathon", "name": "app", "count": 3}}));
+        site.follow(&[format!("http://{}", large.address)], quick);
+        let mut newer = Daemon::start(&site);
+        newer.says("published");
+        older.says("another process of the same owner");
+        // Its masters are gone for longer than they may be silent.
+        small.control(json!({"stage": "down"}));
+        older.says("the last snapshot stays");
+        let (silent, long) = (Instant::now(), Duration::from_secs(3));
+        until("the masters count as silent", || silent.elapsed() > long);
+        assert_eq!(newer.stop().0, 0);
+        older.says("published");
+        assert!(!site.peer.query("app.marathon.mesos", "A").is_empty(), "{peer:?}");
+        small.control(json!({"stage": "running"}));
+        until("it goes once a master is heard", || {
+            site.peer.query("app.marathon.mesos", "A").is_empty()
+        });
+        site.follow(&[format!("http://{}", small.address)], quick);
+        until("the zone is the desired one", || site.published(&before) == desired(&site));
+        assert_eq!(older.stop().0, 0);
+    });
+}
+
+#[test]
+fn what_others_wrote_while_a_first_message_was_lost_stays_theirs() {
+    on_every_peer(|peer| {
+        let records = "theirs IN A 192.0.2.9\n";
+        let site = Site::start(peer, &Setup { records, ..Setup::default() });
+        let (proxy, master) = (Proxy::to(site.peer.addr()), Simulated::start(&["--tasks", "5"]));
+        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
+        site.follow(&[format!("http://{}", master.address)], "");
+        proxy.arm(Which::Update(1), Fault::Break(Moment::Before, How::Fin));
+        let mut daemon = Daemon::start(&site);
+        until("the message is lost", || proxy.armed() == 0);
+        daemon.signal("STOP");
+        site.peer.nsupdate("update add search.marathon.mesos 60 A 192.0.2.77");
+        daemon.signal("CONT");
+        daemon.says("published");
+        until("the others are made", || !site.peer.query("leader.mesos", "A").is_empty());
+        assert_eq!(site.peer.query("search.marathon.mesos", "A"), ["192.0.2.77"], "{peer:?}");
+        assert_eq!(daemon.stop().0, 0);
+        assert_eq!(site.peer.query("search.marathon.mesos", "A"), ["192.0.2.77"], "{peer:?}");
+    });
+}
+
+#[test]
+fn a_wildcard_is_no_fence_also_after_a_lost_message() {
+    on_every_peer(|peer| {
+        let records = "* IN TXT \"v=spf1 -all\"\n";
+        let site = Site::start(peer, &Setup { records, ..Setup::default() });
+        let (proxy, master) = (Proxy::to(site.peer.addr()), Simulated::start(&["--tasks", "5"]));
+        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
+        site.follow(&[format!("http://{}", master.address)], "");
+        proxy.arm(Which::Update(1), Fault::Break(Moment::Before, How::Fin));
+        let mut daemon = Daemon::start(&site);
+        until("the message is lost", || proxy.armed() == 0);
+        daemon.says("well again");
+        assert!(fence_now(&site).contains("until=run"), "{}", fence_now(&site));
         assert_eq!(daemon.stop().0, 0);
     });
 }

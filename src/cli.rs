@@ -427,7 +427,7 @@ fn about<'a>(target: &'a Target, server: &'a str, snapshot: &Snapshot) -> Option
         server,
         zone: target.zone(),
         serial: view.serial,
-        adoption: view.fence.adoption(),
+        adoption: target.adoption(&view.fence),
         completeness: snapshot.completeness,
     })
 }

@@ -104,6 +104,14 @@ impl Current {
         !self.is_empty() && TYPES.iter().any(has)
     }
 
+    /// Whether the server has no other record of ours at this very name than `desired` has.
+    pub fn is_at(&self, name: &Name, desired: &Zone) -> bool {
+        TYPES.iter().all(|rtype| {
+            let key = Key { name: name.clone(), rtype: *rtype };
+            self.get(&key).is_none_or(|set| set.minus(desired.get(&key)).next().is_none())
+        })
+    }
+
     /// Some RRset that the server has and that fits.
     pub fn find(&self, fits: impl Fn(&Key, &Rrset) -> bool) -> Option<(Key, Rrset)> {
         let unchanged = self.base.iter().filter(|(key, _)| !self.except.contains_key(*key));

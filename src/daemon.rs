@@ -15,7 +15,7 @@ use crate::connection::random;
 use crate::fence::Instance;
 use crate::follow::{self, stopped};
 use crate::http::SetupError;
-use crate::keep::keep;
+use crate::keep::{Followed, keep};
 use crate::masters::Masters;
 use crate::name::NameError;
 use crate::outgoing::Secondaries;
@@ -29,6 +29,9 @@ use crate::tls::{Tls, TrustError};
 
 /// How long a stop waits for the fences to be released before another is elected.
 const RESIGN_AFTER: Duration = Duration::from_secs(5);
+
+/// Polls that may fail, the last by its time limit, before masters count as silent.
+const SILENT_POLLS: u32 = 3;
 
 /// Why `run` cannot start. Once it runs, nothing but a signal ends it.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +104,7 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
     let masters = Masters::new(&config.mesos)?;
-    let (publisher, latest) = watch::channel(None);
+    let ((publisher, latest), (hearing, heard)) = (watch::channel(None), watch::channel(None));
     let mut tasks = JoinSet::new();
     if let Some(server) = &config.server {
         let secondaries = secondaries(server)?;
@@ -121,10 +124,12 @@ pub async fn run(
         });
     }
     let (candidacy, resignation) = stand(config)?.unzip();
+    let silence_max = config.mesos.poll_interval * SILENT_POLLS + config.mesos.timeout;
+    let followed = Followed { latest, heard, silence_max };
     for target in targets {
-        tasks.spawn(keep(target, latest.clone(), candidacy.clone(), stop.clone()));
+        tasks.spawn(keep(target, followed.clone(), candidacy.clone(), stop.clone()));
     }
-    follow::follow(config, masters, publisher, stop).await;
+    follow::follow(config, masters, (publisher, hearing), stop).await;
     if let Some(resignation) = resignation {
         // The fences first, so that the next one finds them free. A server in trouble keeps no
         // other target from being followed.

@@ -182,6 +182,8 @@ pub struct Claim {
     pub mandate: Mandate,
     /// The fence this process held last.
     pub held: Option<Fence>,
+    /// The epoch found first since the start: a higher one by another is of somebody newer.
+    pub seen: Option<u64>,
     /// Whose fence an operator lets us replace.
     pub take_over: Option<Owner>,
 }
@@ -252,7 +254,8 @@ pub fn next(found: &Found, claim: &Claim, now: u64) -> Result<Fence, FenceError>
         return Err(FenceError::NotElected);
     }
     // `run` takes the fence at its start whoever has it: the newest wins.
-    let starting_run = claim.until == Until::Run && claim.held.is_none();
+    let is_newest = claim.seen.is_none_or(|seen| found.epoch <= seen);
+    let starting_run = claim.until == Until::Run && claim.held.is_none() && is_newest;
     let free = match found.until {
         Until::Released => true,
         Until::Time(time) => time < now,
@@ -323,7 +326,8 @@ mod tests {
     ) {
         let owner = Owner::parse("a").unwrap();
         let take_over = take_over.map(|owner| Owner::parse(owner).unwrap());
-        let claim = Claim { owner, instance: Instance(1), until, mandate, held, take_over };
+        let seen = None;
+        let claim = Claim { owner, instance: Instance(1), until, mandate, held, seen, take_over };
         let taken = next(&found, &claim, 1_000).map(|fence| fence.epoch);
         assert_eq!(
             taken.map_err(|error| error.to_string()[..10].to_owned()),
@@ -371,9 +375,33 @@ mod tests {
         let owner = Owner::parse("a").unwrap();
         let take_over = Owner::parse("b").ok();
         let (mandate, held) = (Mandate::Take, None);
-        let claim = Claim { owner, instance: Instance(1), until: sync, mandate, held, take_over };
+        let (instance, seen) = (Instance(1), None);
+        let claim = Claim { owner, instance, until: sync, mandate, held, seen, take_over };
         let taken = next(&found("b", Until::Run), &claim, 1_000).unwrap();
         assert_eq!(taken.adoption, Adoption::FirstContact, "what they adopted is not ours");
+    }
+
+    #[test]
+    fn who_starts_leaves_the_fence_to_whoever_started_later() {
+        let owner = || Owner::parse("a").unwrap();
+        let (mandate, held, take_over) = (Mandate::Take, None, None);
+        let instance = Instance(1);
+        let mut claim = Claim {
+            owner: owner(),
+            instance,
+            until: Until::Run,
+            mandate,
+            held,
+            seen: None,
+            take_over,
+        };
+        let found = Found::Fence(fence("a", 2, 5, Until::Run));
+        for (seen, taken) in [(None, true), (Some(5), true), (Some(4), false), (Some(0), false)] {
+            claim.seen = seen;
+            assert_eq!(next(&found, &claim, 1_000).is_ok(), taken, "{seen:?}");
+        }
+        let released = Found::Fence(fence("a", 2, 5, Until::Released));
+        assert!(next(&released, &claim, 1_000).is_ok());
     }
 
     #[test]

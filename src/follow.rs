@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cluster::{Hosts, Numbered};
 use crate::config::{self, Config};
@@ -29,6 +29,9 @@ use crate::zookeeper::Detected;
 const CATCH_UP: Duration = Duration::from_millis(20);
 
 type Publisher = watch::Sender<Option<Arc<Snapshot>>>;
+
+/// When the masters told something last; none before the first time.
+pub type Heard = watch::Receiver<Option<Instant>>;
 
 type InBox<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
 type Waiting<'f, T> = Option<InBox<'f, T>>;
@@ -51,11 +54,26 @@ enum Happened {
     Stopped,
 }
 
+impl Happened {
+    /// Notes the time, if a master told something.
+    fn note(&self, heard: &watch::Sender<Option<Instant>>) {
+        let is_heard = match self {
+            Happened::Read(read) => read.is_ok(),
+            Happened::Told(told) => told.is_ok(),
+            Happened::Listed(listed) => listed.agents.is_ok(),
+            _ => false,
+        };
+        if is_heard {
+            heard.send_replace(Some(Instant::now()));
+        }
+    }
+}
+
 /// Follows until `stop` turns true. A failure keeps the last good snapshot.
 pub async fn follow(
     config: &Config,
     masters: Masters,
-    publisher: Publisher,
+    (publisher, heard): (Publisher, watch::Sender<Option<Instant>>),
     mut stop: watch::Receiver<bool>,
 ) {
     let numbered = Numbered::Told(masters.endpoints());
@@ -80,6 +98,7 @@ pub async fn follow(
             () = sleep_until(course.list_at), if list => Happened::ListTime,
             () = lapse(course.watch.next_due()) => Happened::Faded,
         };
+        happened.note(&heard);
         let snapshot = match happened {
             Happened::Stopped => return,
             Happened::Told(told) => course.told(told),

@@ -10,14 +10,14 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::candidacy::{Candidacy, Standing};
-use crate::fence::Mandate;
-use crate::follow::stopped;
+use crate::fence::{FenceError, Mandate};
+use crate::follow::{Heard, stopped};
 use crate::held::PlanId;
 use crate::pass::{Order, Passed};
 use crate::plan::Plan;
 use crate::report::chain;
-use crate::snapshot::Snapshot;
-use crate::target::{Step, Target, TargetError};
+use crate::snapshot::{Completeness, Recovering, Snapshot};
+use crate::target::{Cause, Step, Target, TargetError};
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -31,6 +31,21 @@ const RECONNECT: Duration = Duration::from_secs(2);
 
 /// The newest snapshot; none before the first.
 pub type Latest = watch::Receiver<Option<Arc<Snapshot>>>;
+
+/// What a target follows.
+#[derive(Clone)]
+pub(crate) struct Followed {
+    pub(crate) latest: Latest,
+    pub(crate) heard: Heard,
+    /// Masters that have been silent for longer may be out of our reach, and in that of others.
+    pub(crate) silence_max: Duration,
+}
+
+impl Followed {
+    fn is_silent(&self) -> bool {
+        self.heard.borrow().is_none_or(|at| at.elapsed() > self.silence_max)
+    }
+}
 
 /// What a target told last, so that it is told once.
 #[derive(PartialEq, Default)]
@@ -63,25 +78,30 @@ struct Keeper {
     pause: Duration,
     /// How the election stood.
     stood: Option<Standing>,
+    /// The fence was taken, or is about to be, while the masters were silent, and they are still:
+    /// whoever held it before us may have known more.
+    is_behind: bool,
 }
 
 /// Makes one target follow the snapshots until `stop` turns true, while we are elected if there is
 /// an election; then releases its fence.
 pub(crate) async fn keep(
     target: Target,
-    mut latest: Latest,
+    mut followed: Followed,
     mut candidacy: Option<Candidacy>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut keeper = Keeper { target, told: Told::default(), pause: BACK_OFF.0, stood: None };
+    let (told, pause) = (Told::default(), BACK_OFF.0);
+    let mut keeper = Keeper { target, told, pause, stood: None, is_behind: false };
     while !*stop.borrow() {
-        let snapshot = latest.borrow_and_update().clone();
+        let snapshot = followed.latest.borrow_and_update().clone();
+        let snapshot = snapshot.map(|snapshot| keeper.judge(snapshot, followed.is_silent()));
         let passed = keeper.pass(snapshot.as_deref(), &mut candidacy, &stop).await;
         let passed_at = Instant::now();
         let wait = keeper.wait(passed);
         tokio::select! {
             // A snapshot is no reason to hurry back to a server in trouble.
-            changed = latest.changed(), if keeper.told.troubles.is_empty() => {
+            changed = followed.latest.changed(), if keeper.told.troubles.is_empty() => {
                 if changed.is_err() {
                     break;
                 }
@@ -108,6 +128,16 @@ async fn changed(candidacy: &mut Option<Candidacy>) {
 }
 
 impl Keeper {
+    /// The snapshot as far as it is believed: while we may be behind it only adds.
+    fn judge(&mut self, snapshot: Arc<Snapshot>, is_silent: bool) -> Arc<Snapshot> {
+        self.is_behind = is_silent && (self.is_behind || !self.target.holds_fence());
+        if !self.is_behind || !snapshot.completeness.is_complete() {
+            return snapshot;
+        }
+        let completeness = Completeness::Recovering(Recovering::Silence);
+        Arc::new(Snapshot { completeness, ..Snapshot::clone(&snapshot) })
+    }
+
     async fn pass(
         &mut self,
         snapshot: Option<&Snapshot>,
@@ -160,6 +190,11 @@ impl Keeper {
                 due.unwrap_or(Duration::MAX).min(check_interval)
             }
             Err(failure) => {
+                let rival = matches!(*failure.cause, Cause::Fence(FenceError::Held(_)));
+                if rival && matches!(self.stood, Some(Standing::Elected(_))) {
+                    // Who was elected before us took it late, and does not keep it any more.
+                    self.target.start_over();
+                }
                 self.told.tell(chain(&failure));
                 let pause = self.pause;
                 self.pause = (pause * 2).min(BACK_OFF.1);
@@ -184,13 +219,16 @@ fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
              them removed, stop this process and run `mesozone sync --approve ID`"
         );
     }
-    if told.blocked != plan.blocked.len() {
+    if told.blocked != plan.blocked.len() && !plan.blocked.is_empty() {
         let each = plan.blocked.iter().take(10).map(|b| format!("{} ({})", b.key.name, b.why));
         warn!(
             "target {name}: {} RRsets are not ours to publish: {}",
             plan.blocked.len(),
             each.collect::<Vec<_>>().join(", ")
         );
+    }
+    if plan.blocked.is_empty() && told.blocked > 0 {
+        info!("target {name}: nothing keeps us from any RRset any more");
     }
     if plan.held.is_empty() && !told.held.is_empty() {
         info!("target {name}: nothing is held any more");

@@ -93,10 +93,28 @@ impl Mark {
         self.frozen = self.frozen.map(|mark| mark.saturating_sub(removed));
     }
 
-    /// So many of the records counted so far are not ours to publish any more.
-    pub fn exclude(&mut self, count: usize) {
-        self.lower(count);
-        self.counts.iter_mut().for_each(|(_, counted)| *counted = counted.saturating_sub(count));
+    /// Takes note of a count that nothing is decided by: it may begin a hold, but end none.
+    pub fn watch(&mut self, now: Duration, desired: usize, allowed: Shrink) {
+        self.count(now, desired);
+        let Some(mark) = self.frozen.or(self.counts.front().map(|(_, count)| *count)) else {
+            return;
+        };
+        if !allowed.allows(Loss { mark, desired }) {
+            self.frozen = Some(mark);
+        }
+    }
+
+    /// Of the desired records so many were not ours to publish, and now are so many others.
+    pub fn exclude(&mut self, before: usize, now: usize) {
+        let shift = |count: usize| (count + before).saturating_sub(now);
+        self.frozen = self.frozen.map(shift);
+        self.counts.iter_mut().for_each(|(_, counted)| *counted = shift(*counted));
+    }
+
+    /// So many records of the zone, which nobody desires, are ours from now on: to remove them is a loss.
+    pub fn admit(&mut self, count: usize) {
+        let mark = self.frozen.or(self.counts.front().map(|(_, count)| *count));
+        self.frozen = mark.map(|mark| mark + count);
     }
 
     /// Starts again from what is desired: nothing is left that a hold would keep.
@@ -162,11 +180,42 @@ mod tests {
     fn what_is_not_ours_any_more_is_no_loss() {
         let (mut mark, at) = (Mark::default(), Duration::from_secs);
         assert_eq!(mark.loss(at(0), 1000, TENTH), None);
-        mark.exclude(400);
+        mark.exclude(0, 400);
         assert_eq!(mark.loss(at(1), 600, TENTH), None);
         assert_eq!(mark.loss(at(2), 500, TENTH), Some(Loss { mark: 600, desired: 500 }));
         mark.restart(at(3), 500);
         assert_eq!(mark.loss(at(4), 490, TENTH), None);
+    }
+
+    #[test]
+    fn what_is_ours_again_ends_no_hold() {
+        let (mut mark, at) = (Mark::default(), Duration::from_secs);
+        assert_eq!(mark.loss(at(0), 1000, TENTH), None);
+        let held = Some(Loss { mark: 1000, desired: 500 });
+        assert_eq!(mark.loss(at(1), 500, TENTH), held);
+        mark.exclude(0, 400);
+        assert_eq!(mark.loss(at(2), 100, TENTH), Some(Loss { mark: 600, desired: 100 }));
+        mark.exclude(400, 0);
+        assert_eq!(mark.loss(at(3), 500, TENTH), held);
+    }
+
+    #[test]
+    fn what_becomes_ours_and_is_not_desired_is_a_loss_if_it_is_much() {
+        let (mut mark, at) = (Mark::default(), Duration::from_secs);
+        assert_eq!(mark.loss(at(0), 1000, TENTH), None);
+        mark.admit(100);
+        assert_eq!(mark.loss(at(1), 1000, TENTH), None);
+        mark.admit(500);
+        assert_eq!(mark.loss(at(2), 1000, TENTH), Some(Loss { mark: 1500, desired: 1000 }));
+    }
+
+    #[test]
+    fn what_is_only_watched_begins_a_hold_and_ends_none() {
+        let (mut mark, at) = (Mark::default(), Duration::from_secs);
+        assert_eq!(mark.loss(at(0), 1000, TENTH), None);
+        mark.watch(at(1), 500, TENTH);
+        mark.watch(at(2), 1000, TENTH);
+        assert_eq!(mark.loss(at(3), 700, TENTH), Some(Loss { mark: 1000, desired: 700 }));
     }
 
     #[test]

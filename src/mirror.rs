@@ -8,6 +8,7 @@ use crate::connection::{Connection, ConnectionError};
 use crate::current::Current;
 use crate::drift::Drift;
 use crate::fence::{Adoption, Found};
+use crate::held::Entry;
 use crate::reading::{Gathering, View};
 use crate::rr::Serial;
 use crate::target::{Cause, Hold, Step, Target, TargetError};
@@ -67,6 +68,8 @@ impl Target {
                 debug!(target = self.config.name, %serial, "zone transferred");
                 let view = gathering.into_view(serial, desired, &self.seen);
                 self.seen.remember_name_servers(&view.foreign);
+                let epoch = if let Found::Fence(fence) = &view.fence { fence.epoch } else { 0 };
+                self.epoch_seen.get_or_insert(epoch);
                 self.view = Some(view);
                 self.read_at = Some(Instant::now());
                 if let Some(known) = self.known.take() {
@@ -109,6 +112,7 @@ impl Target {
     /// What others changed between a view and the one now, while we held the fence. Our own
     /// changes are in both.
     fn compare(&mut self, known: View, desired: &Zone) {
+        self.note_admitted(&known, desired);
         let (Some(view), Some(held)) = (&mut self.view, &self.held) else { return };
         let is_held = |found: &Found| matches!(found, Found::Fence(fence) if fence == held);
         let is_gone = view.fence == Found::Absent;
@@ -128,6 +132,38 @@ impl Target {
         self.note(drift);
     }
 
+    /// Another owner, a delegation or the like is gone, and what stood there is ours: it is removed
+    /// after a while if it is little, and else held.
+    fn note_admitted(&mut self, known: &View, desired: &Zone) {
+        let Some(view) = self.view.as_ref().filter(|view| view.foreign != known.foreign) else {
+            return;
+        };
+        let scope = &self.config.scope;
+        let is_admitted = |key: &Key| {
+            scope.check(key, &view.foreign).is_ok() && scope.check(key, &known.foreign).is_err()
+        };
+        let keys = view.current.differing(desired).into_iter().filter(is_admitted);
+        let entries = keys.flat_map(|key| {
+            let undesired = view.current.get(&key).map(|set| set.minus(desired.get(&key)));
+            let entries = undesired.into_iter().flatten().map(|rdata| (key.clone(), rdata.clone()));
+            entries.collect::<Vec<Entry>>()
+        });
+        let entries: Vec<Entry> = entries.collect();
+        let Some((key, _)) = entries.first() else { return };
+        let (target, zone, count) = (&self.config.name, self.zone(), entries.len());
+        warn!(
+            "target {target}, zone {zone}: {count} records, first {} {}, are in our space since \
+             what kept us from there is gone; they are removed after {} s if they are few, and \
+             held else; `protect` would keep them",
+            key.name,
+            key.rtype,
+            self.config.hold_down.as_secs()
+        );
+        let due = self.clock() + self.config.hold_down;
+        self.admit(count);
+        self.young.note(entries, due);
+    }
+
     /// Tells of what others did: what is gone comes back at once, what came is removed after a while.
     fn note(&mut self, drift: Drift) {
         if drift.is_empty() {
@@ -136,21 +172,28 @@ impl Target {
         let Drift { gone, come } = drift;
         self.drift_count += (gone.len() + come.len()) as u64; // Far below 2^64.
         let (target, zone) = (&self.config.name, self.zone());
+        let is_adopted = self.held.as_ref().is_some_and(|held| held.adoption == Adoption::Adopted);
         if let Some((key, rdata)) = gone.first() {
             let count = gone.len();
+            let then = match is_adopted {
+                true => "put back",
+                false => "put back at names that we made",
+            };
             warn!(
                 "target {target}, zone {zone}: somebody else removed {count} records of ours, \
-                 first {} {} {rdata}: put back",
+                 first {} {} {rdata}: {then}",
                 key.name, key.rtype
             );
         }
         if let Some((key, rdata)) = come.first() {
             let count = come.len();
-            let then = match self.held.as_ref().map(|held| held.adoption) {
-                Some(Adoption::Adopted) => {
-                    format!("removed after {} s", self.config.hold_down.as_secs())
-                }
-                _ => "held with what was found at first contact".to_owned(),
+            let seconds = self.config.hold_down.as_secs();
+            let then = match is_adopted {
+                true => format!("removed after {seconds} s"),
+                false => format!(
+                    "removed after {seconds} s at names that we made, and held else with what \
+                     was found at first contact"
+                ),
             };
             warn!(
                 "target {target}, zone {zone}: somebody else added {count} records in our space, \

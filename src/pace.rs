@@ -20,8 +20,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// A doubled window must bring this much more to stay.
 const GAIN: f64 = 1.3;
 /// So many answers after a doubled window did not stay, it is tried again: the server may have been
-/// busy with something else. Twice as many after each time.
-const REST: usize = 50;
+/// busy with something else. Twice as many after each time, up to the second number.
+const REST: (usize, usize) = (50, 3_200);
 
 /// What was learnt about one server.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Pace {
     /// Answers until the next trial, and how many come between trials.
     rest: usize,
     rest_next: usize,
+    /// Answers to come to messages that were on their way when one before them was slow.
+    late: usize,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -51,7 +53,8 @@ impl Default for Pace {
             trial: Trial::default(),
             half: None,
             rest: 0,
-            rest_next: REST,
+            rest_next: REST.0,
+            late: 0,
         }
     }
 }
@@ -67,8 +70,13 @@ impl Pace {
 
     /// A message was answered `latency` after it was sent and `since` after the answer before it.
     pub fn answered(&mut self, records: usize, latency: Duration, since: Duration) {
+        if self.late > 0 {
+            self.late -= 1;
+            return;
+        }
         if latency > SLOW {
             self.record_max = (self.record_max / 2).max(1);
+            self.late = self.window - 1;
             self.window = 1;
             return self.pause();
         }
@@ -105,7 +113,7 @@ impl Pace {
     fn pause(&mut self) {
         (self.trial, self.half) = (Trial::default(), None);
         self.rest = self.rest_next;
-        self.rest_next = self.rest_next.saturating_mul(2);
+        self.rest_next = (self.rest_next * 2).min(REST.1);
     }
 }
 
@@ -144,9 +152,27 @@ mod tests {
     }
 
     #[test]
+    fn one_stall_costs_a_wide_window_little() {
+        let mut pace = Pace::default();
+        let mut answer = |latency: Duration| {
+            let since = Duration::from_millis(12) / pace.window() as u32;
+            pace.answered(200, latency, since);
+            (pace.window(), pace.limits().record_max)
+        };
+        while answer(Duration::from_millis(12)).0 < 32 {}
+        for _ in 0..32 {
+            assert_eq!(answer(Duration::from_secs(2)), (1, RECORD_MAX / 2));
+        }
+        let (window, record_max) =
+            (0..1_000).map(|_| answer(Duration::from_millis(12))).last().unwrap();
+        assert!(window >= 16 && record_max == RECORD_MAX, "{window}, {record_max}");
+    }
+
+    #[test]
     fn slow_replies_shrink_messages_and_quick_ones_let_them_grow_back() {
         let mut pace = Pace::default();
-        for _ in 0..3 {
+        // The second was on its way with the first.
+        for _ in 0..4 {
             pace.answered(200, Duration::from_secs(2), Duration::from_secs(2));
         }
         assert_eq!(pace.limits().record_max, 25);

@@ -6,12 +6,13 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::candidacy::Candidacy;
-use crate::fence::Mandate;
+use crate::fence::{Found, Mandate};
 use crate::held::Approval;
 use crate::plan::Plan;
 use crate::publish::Applied;
 use crate::snapshot::Snapshot;
 use crate::target::{Hold, Target, TargetError};
+use crate::zone::Zone;
 
 /// A pass plans again at most so often: a server that refuses ever more names is asked later.
 const ROUNDS_MAX: usize = 10;
@@ -97,17 +98,28 @@ impl Target {
     async fn look(&mut self, snapshot: &Snapshot, order: &Order<'_>) -> Result<(), TargetError> {
         let unconfirmed = order.candidacy.filter(|_| self.is_starting());
         if self.doubt && unconfirmed.is_none() {
-            self.raise_epoch(order.hold).await?;
+            let found = match self.find_fence().await? {
+                // A wildcard answers for a fence that is not there, and a transfer shows none.
+                Found::Other(_) => self.read_fence(&snapshot.zone).await?,
+                found => found,
+            };
+            self.raise_epoch(&found, order.hold).await?;
         }
-        self.read(&snapshot.zone).await?;
+        let found = self.read_fence(&snapshot.zone).await?;
         let Some(candidacy) = unconfirmed else { return Ok(()) };
         if !candidacy.confirm().await {
             self.give(Mandate::Keep);
         }
         if self.doubt {
-            self.raise_epoch(order.hold).await?;
+            self.raise_epoch(&found, order.hold).await?;
             self.read(&snapshot.zone).await?;
         }
         Ok(())
+    }
+
+    /// Reads the zone; the fence in it.
+    async fn read_fence(&mut self, desired: &Zone) -> Result<Found, TargetError> {
+        self.read(desired).await?;
+        Ok(self.view().map(|view| view.fence.clone()).unwrap_or_default())
     }
 }

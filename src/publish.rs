@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use crate::connection::{Answered, ConnectionError};
 use crate::fence::{Adoption, Fence, Found, Until};
+use crate::name::Name;
 use crate::plan::{Approved, Change};
 use crate::report::chain;
 use crate::rr::{Rdata, Rrset};
@@ -110,6 +111,7 @@ impl Target {
         };
         self.before.clone_from(&self.view);
         self.accepted = 0;
+        let there = self.view.as_ref().map(|view| view.current.clone()).unwrap_or_default();
         let (again, changes): (Vec<Change>, Vec<Change>) = approved
             .into_changes()
             .into_iter()
@@ -125,6 +127,11 @@ impl Target {
         if ended.as_ref().is_err_and(|error| matches!(*error.cause, Cause::Connection(_))) {
             // One of our messages may still arrive, after others that we will have sent.
             self.doubt = true;
+            if burst.adoption == Adoption::FirstContact {
+                let unanswered = burst.sent.iter().flat_map(|sent| &sent.batch.changes);
+                let names = unanswered.map(|change| change.key.name.clone());
+                self.unsure.extend(names.filter(|name| !there.has_name(name)));
+            }
         }
         ended
     }
@@ -184,7 +191,6 @@ impl Target {
         let id = connection.fresh_id();
         let message = update::encode(id, &zone, &step, &batch);
         let sent = connection.send_update(message, &key).await;
-        self.claim_names(&batch, burst.adoption);
         burst.message_count += 1;
         burst.record_count += batch.record_count;
         if data.is_some() {
@@ -221,6 +227,8 @@ impl Target {
                 self.pace.answered(sent.batch.record_count, answered.latency, since);
                 self.accepted += 1;
                 burst.accepted |= sent.batch.record_count > 0;
+                let created = self.created_by(&sent.batch, burst.adoption);
+                self.created.extend(created);
                 self.commit(&sent.batch);
                 if let Some(after) = sent.after {
                     self.held = Some(after).filter(|after| after.until != Until::Released);
@@ -243,14 +251,13 @@ impl Target {
         Ok(())
     }
 
-    /// Notes the names that a message creates in a space not adopted yet, whether or not its
-    /// answer will come.
-    fn claim_names(&mut self, batch: &Batch, adoption: Adoption) {
+    /// The names that a message creates in a space not adopted yet.
+    fn created_by(&self, batch: &Batch, adoption: Adoption) -> Vec<Name> {
         let Some(view) = self.view.as_ref().filter(|_| adoption == Adoption::FirstContact) else {
-            return;
+            return Vec::new();
         };
         let names = batch.changes.iter().map(|change| &change.key.name);
-        self.created.extend(names.filter(|name| !view.current.has_name(name)).cloned());
+        names.filter(|name| !view.current.has_name(name)).cloned().collect()
     }
 
     fn commit(&mut self, batch: &Batch) {
@@ -295,7 +302,11 @@ impl Target {
     pub async fn give_back(&mut self) {
         if self.doubt {
             // Raising the epoch as well stops what is still on its way.
-            if let Err(error) = self.raise_epoch(Hold::Release).await {
+            let raised = match self.find_fence().await {
+                Ok(found) => self.raise_epoch(&found, Hold::Release).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = raised {
                 info!("the fence is not released: {}", chain(&error));
             }
             return;
@@ -309,14 +320,18 @@ impl Target {
         }
     }
 
-    /// After a lost reply: raises the epoch, so that no message of ours that is still on its way
-    /// can land behind a newer one.
-    pub async fn raise_epoch(&mut self, hold: Hold) -> Result<(), TargetError> {
+    /// The fence as the zone has it now.
+    pub async fn find_fence(&mut self) -> Result<Found, TargetError> {
         let (name, key) = (self.fence_name().clone(), self.keys.transfer.clone());
         let records = self.connect().await?.txt(&name, &key).await;
         let records = records.map_err(|cause| self.failed(Step::Fence, cause))?;
-        let found = Found::of(&records);
-        let (mut fence, before) = self.next_epoch(&found, hold.until())?;
+        Ok(Found::of(&records))
+    }
+
+    /// After a lost reply: raises the epoch of the fence that was found, so that no message of ours
+    /// that is still on its way can land behind a newer one.
+    pub async fn raise_epoch(&mut self, found: &Found, hold: Hold) -> Result<(), TargetError> {
+        let (mut fence, before) = self.next_epoch(found, hold.until())?;
         if hold == Hold::Release {
             fence.until = Until::Released;
         }

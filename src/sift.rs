@@ -90,9 +90,10 @@ impl Target {
         burst: &mut Burst,
         fence: Fence,
     ) -> Result<Proof, TargetError> {
-        let raised = match &self.held {
-            Some(held) => Fence { epoch: held.epoch + 1, ..held.clone() },
-            None => fence,
+        // The message that was to put it there may be the one that was refused.
+        let raised = match burst.fence == Some(fence.rdata()) {
+            true => Fence { epoch: fence.epoch + 1, ..fence },
+            false => fence,
         };
         match self.swap_fence(burst.fence.clone(), &raised).await {
             Ok(()) => {

@@ -28,6 +28,8 @@ pub enum Recovering {
     Agents(usize),
     /// A young leader has not confirmed that its registry is read.
     Registry,
+    /// The masters have been silent for so long that others may know more.
+    Silence,
 }
 
 impl fmt::Display for Recovering {
@@ -39,6 +41,7 @@ impl fmt::Display for Recovering {
             Recovering::Registry => {
                 f.write_str("the leading master has not confirmed its registry")
             }
+            Recovering::Silence => f.write_str("no master has been heard for a while"),
         }
     }
 }

@@ -169,6 +169,10 @@ pub struct Target {
     mandate: Mandate,
     /// Names this process created in a space not adopted yet.
     pub(crate) created: HashSet<Name>,
+    /// Those it meant to create with messages that were never answered.
+    pub(crate) unsure: HashSet<Name>,
+    /// The epoch of the fence found first since the start, or since another was elected.
+    pub(crate) epoch_seen: Option<u64>,
     pub(crate) pace: Pace,
     pub(crate) rrset_limit: RrsetLimit,
     /// How many times in a row a burst was answered with the whole zone, not its differences.
@@ -225,6 +229,8 @@ impl Target {
             held: None,
             mandate: Mandate::Take,
             created: HashSet::new(),
+            unsure: HashSet::new(),
+            epoch_seen: None,
             pace: Pace::default(),
             rrset_limit,
             whole_answers: 0,
@@ -293,14 +299,18 @@ impl Target {
     pub fn plan(&mut self, snapshot: &Snapshot, approvals: &[Approval]) -> Plan {
         let (now, limit, holds_fence) = (self.clock(), self.rrset_limit, self.holds_fence());
         let Some(view) = self.view.take() else { return Plan::default() };
-        // Whether or not its message landed, a name that is not there is made by nobody.
         self.created.retain(|name| view.current.has_name(name));
+        // Where anything else stands than we would write, it may be somebody else's.
+        let is_ours =
+            |name: &Name| view.current.has_name(name) && view.current.is_at(name, &snapshot.zone);
+        self.created.extend(self.unsure.drain().filter(is_ours));
         let scope = &self.config.scope;
         let mut diff = plan::diff(&view.current, &snapshot.zone, scope, &view.foreign, limit);
         self.excluded_count = snapshot.zone.record_count() - diff.desired_count;
         let adoption = self.adoption(&view.fence);
-        if !holds_fence {
-            // Whoever takes the fence starts from what is in the zone.
+        let is_removed = view.fence == Found::Absent && self.held.is_some();
+        if !holds_fence && !is_removed {
+            // Whoever takes the fence from another starts from what is in the zone.
             self.mark = Mark::default();
         }
         let loss = self.loss(&diff, adoption, now);
@@ -328,7 +338,7 @@ impl Target {
 
     /// Whether more is lost than may go at once.
     fn loss(&mut self, diff: &Diff, adoption: Adoption, now: Duration) -> Option<Loss> {
-        self.mark.exclude(diff.blocked_count.saturating_sub(self.blocked_count));
+        self.mark.exclude(self.blocked_count, diff.blocked_count);
         self.blocked_count = diff.blocked_count;
         if !self.mark.is_set() {
             // In a space that is not adopted yet nothing found is ours to lose.
@@ -355,7 +365,7 @@ impl Target {
         if self.mark.is_set() {
             let desired = snapshot.zone.record_count().saturating_sub(self.excluded_count);
             // A loss while the server is out of reach is one when it is back.
-            self.mark.loss(self.clock(), desired, self.config.shrink);
+            self.mark.watch(self.clock(), desired, self.config.shrink);
         }
     }
 
@@ -366,6 +376,11 @@ impl Target {
         };
         let found = self.view.as_ref().map(|view| &view.fence);
         self.take_over.is_some() && matches!(found, Some(Found::Fence(found)) if !ours(found))
+    }
+
+    /// So many records of the zone became ours that nobody desires.
+    pub(crate) fn admit(&mut self, count: usize) {
+        self.mark.admit(count);
     }
 
     /// So many removals were released by an approval and carried out.
@@ -405,6 +420,7 @@ impl Target {
             until,
             mandate: self.mandate,
             held: self.held.clone(),
+            seen: self.epoch_seen,
             take_over: self.take_over.clone(),
         }
     }
@@ -416,7 +432,7 @@ impl Target {
 
     /// Forgets that we held the fence: the next time is as after the start of the process.
     pub fn start_over(&mut self) {
-        self.held = None;
+        (self.held, self.epoch_seen) = (None, None);
     }
 
     /// Whether the fence was never held since the start.
