@@ -21,7 +21,8 @@ use mesozone::served::{Authority, Certainty, Hosted, Served};
 use mesozone::transfer::{Ask, Item, Outcome, Transfer};
 use mesozone::tsig::Key;
 use mesozone::wire::{
-    CLASS_ANY, CLASS_IN, CLASS_NONE, HEADER_LEN, Header, MESSAGE_MAX, OPCODE_UPDATE, Reader, Writer,
+    CLASS_ANY, CLASS_IN, CLASS_NONE, HEADER_LEN, Header, MESSAGE_MAX, OPCODE_UPDATE, Rcode, Reader,
+    Writer,
 };
 use mesozone::zone;
 use proptest::prelude::*;
