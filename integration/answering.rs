@@ -19,9 +19,9 @@ use crate::site::state;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `mesozone run` with the bundled server on a port of its own; it ends with the value.
-struct Daemon {
+pub(crate) struct Daemon {
     process: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     dir: TempDir,
     _claim: UnixListener,
 }
@@ -29,12 +29,18 @@ struct Daemon {
 impl Daemon {
     #[track_caller]
     fn start(masters: &[String], more: &str) -> Daemon {
+        Daemon::with(masters, more, "")
+    }
+
+    /// With more lines for `[mesos]` and for `[server]`.
+    #[track_caller]
+    pub(crate) fn with(masters: &[String], more: &str, server: &str) -> Daemon {
         let dir = tempfile::tempdir().unwrap();
         let (address, claim) = claim_port();
         let config = dir.path().join("mesozone.toml");
         let text = format!(
             "[mesos]\nmasters = {masters:?}\npoll_interval = \"100ms\"\n{more}\n\
-             [zone]\nhold_down = \"0s\"\n[server]\nlisten = [\"{address}\"]\n"
+             [zone]\nhold_down = \"0s\"\n[server]\nlisten = [\"{address}\"]\n{server}\n"
         );
         std::fs::write(&config, text).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_mesozone"))
@@ -86,7 +92,7 @@ impl Daemon {
 
     /// Waits until its log says so.
     #[track_caller]
-    fn says(&self, part: &str) {
+    pub(crate) fn says(&self, part: &str) {
         let start = Instant::now();
         while !self.log().contains(part) {
             assert!(start.elapsed() < PATIENCE, "never {part:?}:\n{}", self.log());

@@ -29,6 +29,7 @@ mod refusals;
 mod reverse;
 mod rivals;
 mod running;
+mod secondaries;
 mod sequences;
 mod server;
 mod signed;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mesozone::cluster::Cluster;
 use mesozone::name::Name;
+use mesozone::outgoing::Secondaries;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
 use mesozone::served::Authority;
 use mesozone::server::{BindError, Bound, serve};
@@ -106,7 +107,9 @@ impl Serving {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let stopped = async move { stopped.await.unwrap_or_default() };
         let ended = runtime.spawn(async move {
-            serve(bound, published, authority(), stopped).await.expect("threads");
+            serve(bound, published, authority(), Secondaries::default(), stopped)
+                .await
+                .expect("threads");
         });
         Serving { runtime, address, snapshots, shutdown, ended }
     }

@@ -61,6 +61,8 @@ pub struct Circumstances {
     /// Chooses which record of an RRset comes first.
     pub random: u64,
     pub recursion: Recursion,
+    /// Octets of the message that are left free for a signature.
+    pub reserved: usize,
 }
 
 /// What is to be done with a request.
@@ -74,6 +76,8 @@ pub enum Verdict {
     Elsewhere,
     /// It asks for a zone of ours, whole or its differences. What was written refuses it.
     Transfer,
+    /// It ends in a signature. Nothing was written: it is to be answered as what was signed.
+    Signed,
 }
 
 /// Writes the answer to a request, in place of whatever `reply` held.
@@ -87,6 +91,10 @@ pub fn answer(
     let Some(header) = header else { return Verdict::Silence };
     let asked = Asked::read(&header, request);
     let edns = asked.as_ref().ok().and_then(|asked| asked.edns);
+    if asked.as_ref().is_ok_and(|asked| asked.ending == Ending::Signature) {
+        reply.clear();
+        return Verdict::Signed;
+    }
     let mut reply = Reply::new(&header, edns, circumstances, reply);
     if header.opcode() != OPCODE_QUERY {
         reply.finish(Rcode::NOTIMP);
@@ -121,6 +129,15 @@ struct Asked<'m> {
     /// None unless there is exactly one.
     question: Option<Question<'m>>,
     edns: Option<Edns>,
+    ending: Ending,
+}
+
+/// How a request ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Plain,
+    /// A TSIG record, RFC 8945, which can stand nowhere else.
+    Signature,
 }
 
 struct Question<'m> {
@@ -155,18 +172,25 @@ impl<'m> Asked<'m> {
         let octets = &message[HEADER_LEN..reader.position()];
         let question = (header.counts[0] == 1).then(|| Question::read(octets)).transpose()?;
         let [_, answers, authorities, additionals] = header.counts.map(usize::from);
-        let mut edns = None;
-        for index in 0..answers + authorities + additionals {
+        let (mut edns, mut ending) = (None, Ending::Plain);
+        let count = answers + authorities + additionals;
+        for index in 0..count {
             let record = reader.clone();
-            if reader.skip_record()? != Type::OPT {
-                continue;
+            match reader.skip_record()? {
+                Type::OPT => {}
+                Type::TSIG if additionals > 0 && index + 1 == count => {
+                    ending = Ending::Signature;
+                    continue;
+                }
+                Type::TSIG => return Err(Malformed),
+                _ => continue,
             }
             if edns.is_some() || index < answers + authorities {
                 return Err(Malformed);
             }
             edns = Some(Edns::read(record)?);
         }
-        Ok(Asked { question, edns })
+        Ok(Asked { question, edns, ending })
     }
 }
 
@@ -252,7 +276,7 @@ impl<'r> Reply<'r> {
                 edns.map_or(UDP_MIN, |edns| edns.udp_size.clamp(UDP_MIN, UDP_MAX)).into()
             }
         };
-        let room = message_max - edns.map_or(0, |_| Edns::LEN);
+        let room = message_max - circumstances.reserved - edns.map_or(0, |_| Edns::LEN);
         octets.clear();
         octets.extend(header.id.to_be_bytes());
         octets.extend([0; HEADER_LEN - 2]);
@@ -492,7 +516,8 @@ mod tests {
         transport: Transport,
         random: u64,
     ) -> Option<Vec<u8>> {
-        let circumstances = Circumstances { transport, random, recursion: Recursion::Refused };
+        let recursion = Recursion::Refused;
+        let circumstances = Circumstances { transport, random, recursion, reserved: 0 };
         let mut reply = vec![7; 3];
         let verdict = super::answer(served, request, &circumstances, &mut reply);
         (verdict != Verdict::Silence).then_some(reply)
@@ -765,7 +790,7 @@ mod tests {
     #[track_caller]
     fn check_verdict(owner: &str, rtype: Type, expected: Verdict) {
         let (transport, recursion) = (Transport::Tcp, Recursion::Available);
-        let circumstances = Circumstances { transport, random: 0, recursion };
+        let circumstances = Circumstances { transport, random: 0, recursion, reserved: 0 };
         let mut reply = Vec::new();
         let verdict = super::answer(&served(), &query(owner, rtype), &circumstances, &mut reply);
         assert_eq!(verdict, expected);
@@ -779,6 +804,20 @@ mod tests {
         check_verdict("example", Type::AXFR, Verdict::Elsewhere);
         check_verdict("mesos", Type::AXFR, Verdict::Transfer);
         check_verdict("mesos", Type::IXFR, Verdict::Transfer);
+    }
+
+    #[test]
+    fn a_signature_ends_a_request_and_stands_nowhere_else() {
+        let tsig = |mut request: Vec<u8>| {
+            request[11] += 1;
+            request.extend([0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 0]);
+            request
+        };
+        let asked = query("web.mesos", Type::A);
+        let signed = tsig(with_opt(asked.clone(), 1232, 0, 0));
+        assert_eq!(answer(&served(), &signed, Transport::Udp, 0), Some(Vec::new()));
+        check_octets(&with_opt(tsig(asked.clone()), 1232, 0, 0), "FORMERR");
+        check_octets(&with(tsig(asked), 6, &[0, 1, 0, 0, 0, 0]), "FORMERR");
     }
 
     #[test]
@@ -831,7 +870,8 @@ mod tests {
         #[test]
         fn no_octets_panic_answer(request in some_request(), random in any::<u64>()) {
             for (transport, limit) in [(Transport::Udp, 1232), (Transport::Tcp, MESSAGE_MAX)] {
-                let Some(octets) = answer(&served(), &request, transport, random) else { continue };
+                let octets = answer(&served(), &request, transport, random);
+                let Some(octets) = octets.filter(|octets| !octets.is_empty()) else { continue };
                 prop_assert!(octets.len() <= limit);
                 prop_assert_eq!(&octets[..2], &request[..2]);
                 prop_assert_eq!(octets[2] & 0x80, 0x80);

@@ -124,7 +124,9 @@ fn secrets(config: &Config) -> Vec<(String, &Secret)> {
     });
     let election = config.election.as_ref().and_then(|election| election.auth.as_ref());
     let election = election.map(|secret| ("[ha] election_auth".to_owned(), secret));
-    let others = auth.into_iter().chain(zk_auth).chain(election);
+    let transfer = config.server.as_ref().and_then(|server| server.transfer.as_ref()?.key.as_ref());
+    let transfer = transfer.map(|secret| ("[server] transfer".to_owned(), secret));
+    let others = auth.into_iter().chain(zk_auth).chain(election).chain(transfer);
     let mut all: Vec<(String, &Secret)> = others.chain(keys).collect();
     let mut seen = Vec::new();
     all.retain(|(_, secret)| {

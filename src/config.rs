@@ -154,6 +154,17 @@ pub struct Server {
     pub forwarding: Forwarding,
     /// Answers over UDP, a second and client network; none: as many as are asked for.
     pub rate_limit: Option<NonZeroU32>,
+    /// Who has the zones by transfer; none: nobody.
+    pub transfer: Option<Transfer>,
+}
+
+/// Who has the zones by transfer: at least one address, or a key. Where there are both, both must
+/// fit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transfer {
+    /// They are told of every edition there, too.
+    pub secondaries: Vec<SocketAddr>,
+    pub key: Option<Secret>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -242,6 +253,10 @@ pub enum ConfigError {
     ForwardToItself(SocketAddr),
     #[error("[server] from: at least one network is needed, or \"private\" or \"any\"")]
     NoClients,
+    #[error("[server] transfer: give secondaries, tsig_key_file (or tsig_key_env), or both")]
+    NobodyToTransferTo,
+    #[error("[server] transfer: give tsig_key_file or tsig_key_env, not both")]
+    TwoServerKeys,
     #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
     NothingToDo,
 }

@@ -18,6 +18,7 @@ use crate::http::SetupError;
 use crate::keep::{Followed, keep};
 use crate::masters::Masters;
 use crate::name::NameError;
+use crate::outgoing::Secondaries;
 use crate::records::Rules;
 use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
@@ -41,6 +42,8 @@ pub enum StartError {
     Secret(String, #[source] SecretError),
     #[error("target {0:?}")]
     Trust(String, #[source] TrustError),
+    #[error("[server] transfer")]
+    Transfer(#[source] SecretError),
     #[error("[ha] election_auth_file")]
     ElectionAuth(#[source] SecretError),
     #[error("target {0:?}: no room for the fence's name")]
@@ -85,6 +88,15 @@ fn authority(rules: &Rules, server: &config::Server, bound: &Bound) -> Authority
     }
 }
 
+/// Who has the zone by transfer.
+fn secondaries(server: &config::Server) -> Result<Secondaries, StartError> {
+    let Some(config::Transfer { secondaries, key }) = &server.transfer else {
+        return Ok(Secondaries::default());
+    };
+    let key = key.as_ref().map(secret::key).transpose().map_err(StartError::Transfer)?;
+    Ok(Secondaries { addresses: secondaries.clone(), key })
+}
+
 /// Runs until `stop` turns true; then finishes the messages in flight and releases the fences.
 pub async fn run(
     config: &Config,
@@ -95,6 +107,7 @@ pub async fn run(
     let ((publisher, latest), (hearing, heard)) = (watch::channel(None), watch::channel(None));
     let mut tasks = JoinSet::new();
     if let Some(server) = &config.server {
+        let secondaries = secondaries(server)?;
         let bound = Bound::bind(&server.listen)?;
         let authority = Arc::new(authority(&config.rules, server, &bound));
         for address in bound.addresses() {
@@ -103,7 +116,8 @@ pub async fn run(
         let mut stop = stop.clone();
         let latest = latest.clone();
         tasks.spawn(async move {
-            let serving = server::serve(bound, latest, authority, stopped(&mut stop));
+            let stopped = stopped(&mut stop);
+            let serving = server::serve(bound, latest, authority, secondaries, stopped);
             if let Err(error) = serving.await {
                 error!("cannot answer over UDP: {error}");
             }

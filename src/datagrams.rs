@@ -15,6 +15,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 
 use crate::answer::{Transport, Verdict};
 use crate::answering::{Answering, Chance};
+use crate::connection::now;
 
 /// Datagrams taken at once.
 const BATCH: usize = 64;
@@ -135,10 +136,17 @@ impl Worker {
             let reply = &mut self.replies[self.clients.len()];
             let asked = (ip.ip(), Transport::Udp);
             match self.answering.answer(&served, request, asked, &mut self.chance, reply) {
-                Verdict::Silence => {}
-                Verdict::Answer | Verdict::Elsewhere | Verdict::Transfer => {
-                    self.clients.push(*client);
+                Verdict::Silence | Verdict::Signed => {}
+                Verdict::Transfer => {
+                    let outgoing = self.answering.transfer(&served, request, asked);
+                    // Over UDP there is but one message.
+                    let message = outgoing.and_then(|mut outgoing| outgoing.next_message(now()));
+                    if let Some(message) = message {
+                        *reply = message;
+                        self.clients.push(*client);
+                    }
                 }
+                Verdict::Answer | Verdict::Elsewhere => self.clients.push(*client),
             }
         }
     }

@@ -14,6 +14,7 @@
 //! - [`zone`]: RRsets in a persistent ordered map
 //! - [`tsig`]: signatures, RFC 8945
 //! - [`glob`]: texts with a star for any run
+//! - [`countersign`]: a server's side of them
 //! - [`cluster`]: agents, frameworks and tasks
 //! - [`splitter`]: long lists out of JSON as it arrives
 //! - [`recordio`]: the framing of an event stream
@@ -56,6 +57,7 @@
 //! - [`served`]: what the bundled server answers from
 //! - [`answer`]: a question into its answer
 //! - [`forwarding`]: questions about names outside our zones, and their answers
+//! - [`outgoing`]: transfers to secondaries
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
 //! - [`written`]: how it is written, in TOML
@@ -84,6 +86,7 @@
 //! - [`answering`]: what all sockets of the bundled server share
 //! - [`datagrams`]: answering over UDP
 //! - [`streams`]: answering over TCP
+//! - [`notify`]: telling secondaries of changes
 //! - [`server`]: the bundled server's sockets, and the snapshots that it follows
 //! - [`keep`]: making a target follow the snapshots
 //! - [`daemon`]: what `run` runs
@@ -109,6 +112,7 @@ pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod cookie;
+pub mod countersign;
 pub mod course;
 pub mod current;
 pub mod cut;
@@ -139,6 +143,8 @@ pub mod mesos;
 pub mod mirror;
 pub mod name;
 pub mod network;
+pub mod notify;
+pub mod outgoing;
 pub mod pace;
 pub mod pass;
 pub mod plan;

@@ -63,11 +63,13 @@ pub struct Keys {
     pub transfer: Key,
 }
 
+/// A TSIG key.
+pub fn key(secret: &Secret) -> Result<Key, SecretError> {
+    Key::parse(&read(secret)?).map_err(|error| SecretError::Key(secret.clone(), error))
+}
+
 /// Reads the keys of a target.
 pub fn keys(target: &config::Target) -> Result<Keys, SecretError> {
-    let key = |secret: &Secret| {
-        Key::parse(&read(secret)?).map_err(|error| SecretError::Key(secret.clone(), error))
-    };
     let update = key(&target.update_key)?;
     let transfer = match target.transfer_key == target.update_key {
         true => update.clone(),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::edition::Editions;
+use crate::edition::{Editions, next_serial};
 use crate::index::Index;
 use crate::name::Name;
 use crate::rr::{Rdata, Rrset, Serial, Ttl, Type};
@@ -78,6 +78,8 @@ pub enum Certainty {
 pub struct Hosted {
     authority: Arc<Authority>,
     content: Option<Content>,
+    /// The latest serial that was issued before this process, as far as is known.
+    before: Option<Serial>,
 }
 
 #[derive(Clone)]
@@ -94,18 +96,19 @@ struct Content {
 impl Hosted {
     /// Before anything is published.
     pub fn nothing(authority: Arc<Authority>) -> Hosted {
-        Hosted { authority, content: None }
+        Hosted { authority, content: None, before: None }
     }
 
     /// Answers from `published` from now on; the serial stays, and so does what is transferred.
     /// The first one makes an edition of its own at `now`, in seconds of Unix time.
     pub fn follow(&mut self, published: Zone, certainty: Certainty, now: Serial) {
         let Some(content) = &mut self.content else {
-            let zone = self.authority.complete(published.clone(), now);
+            let serial = next_serial(now, self.before);
+            let zone = self.authority.complete(published.clone(), serial);
             let mut index = Index::default();
             index.follow(&Zone::default(), &zone);
-            let editions = Editions::of(now, zone.clone());
-            let denial = self.authority.denial(now);
+            let editions = Editions::of(serial, zone.clone());
+            let denial = self.authority.denial(serial);
             self.content = Some(Content { published, zone, index, editions, certainty, denial });
             return;
         };
@@ -115,15 +118,29 @@ impl Hosted {
         (content.published, content.zone) = (published, zone);
     }
 
-    /// Whether answers differ from the newest edition.
+    /// Takes note of a serial that somebody has. One later than ours was issued before this process
+    /// was there: the next edition's will be above it.
+    pub fn rise_above(&mut self, serial: Serial) {
+        let issued = self.editions().map(Editions::serial).into_iter().chain(self.before);
+        if next_serial(serial, issued) == serial {
+            self.before = Some(serial);
+        }
+    }
+
+    /// Whether an edition is due: answers differ from the newest, or its serial is not above those
+    /// from before this process.
     pub fn is_ahead(&self) -> bool {
-        self.content.as_ref().is_some_and(|content| content.zone != *content.editions.zone())
+        self.content.as_ref().is_some_and(|content| {
+            let serial = content.editions.serial();
+            next_serial(serial, self.before) != serial || content.zone != *content.editions.zone()
+        })
     }
 
     /// Makes an edition of what is answered, at `now`, in seconds of Unix time.
     pub fn advance(&mut self, now: Serial) {
         let Some(content) = &mut self.content else { return };
-        let serial = content.editions.next_serial(now);
+        let issued = [content.editions.serial()].into_iter().chain(self.before);
+        let serial = next_serial(now, issued);
         let zone = self.authority.complete(content.published.clone(), serial);
         content.index.follow(&content.zone, &zone);
         content.denial = self.authority.denial(serial);
@@ -135,9 +152,16 @@ impl Hosted {
         &self.authority.apex
     }
 
-    /// What can be transferred; none before anything is published.
+    /// The zone as it was numbered; none before anything is published.
     pub fn editions(&self) -> Option<&Editions> {
         self.content.as_ref().map(|content| &content.editions)
+    }
+
+    /// What is transferred; none before a whole zone is published, for a secondary would deny what
+    /// is not denied here.
+    pub fn transferable(&self) -> Option<&Editions> {
+        let content = self.content.as_ref()?;
+        (content.certainty == Certainty::Whole).then_some(&content.editions)
     }
 
     /// What is answered from; none before anything is published.
@@ -236,6 +260,33 @@ mod tests {
         assert_eq!(serial(&zone), Some(Serial(20)));
         zone.follow(published(&["c.mesos"]), Certainty::Whole, Serial(30));
         assert!(!zone.is_ahead(), "nothing changed");
+    }
+
+    #[test]
+    fn serials_are_above_those_of_an_earlier_process() {
+        let mut zone = hosted();
+        zone.rise_above(Serial(12));
+        zone.rise_above(Serial(10));
+        zone.follow(published(&["a.mesos"]), Certainty::Whole, Serial(9));
+        assert_eq!((serial(&zone), zone.is_ahead()), (Some(Serial(13)), false));
+        zone.rise_above(Serial(13));
+        assert!(!zone.is_ahead(), "that one is ours");
+        zone.follow(published(&["b.mesos"]), Certainty::Whole, Serial(9));
+        zone.advance(Serial(9));
+        assert_eq!((serial(&zone), zone.is_ahead()), (Some(Serial(14)), false));
+        zone.rise_above(Serial(30));
+        assert!(zone.is_ahead(), "nothing changed, but it is numbered below what others have");
+        zone.advance(Serial(40));
+        assert_eq!(serial(&zone), Some(Serial(40)));
+    }
+
+    #[test]
+    fn nothing_is_transferred_before_a_whole_zone() {
+        let mut zone = hosted();
+        zone.follow(published(&["a.mesos"]), Certainty::Partial, Serial(9));
+        assert!(zone.transferable().is_none() && zone.editions().is_some());
+        zone.follow(published(&["a.mesos"]), Certainty::Whole, Serial(9));
+        assert!(zone.transferable().is_some());
     }
 
     #[test]

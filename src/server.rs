@@ -9,17 +9,21 @@ use std::time::{Duration, SystemTime};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use socket2::{Domain, Socket};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answer::Transport;
 use crate::answering::Answering;
 use crate::datagrams::Datagrams;
-use crate::rr::Serial;
+use crate::name::Name;
+use crate::notify::{Newest, Notifier, ask_all};
+use crate::outgoing::Secondaries;
+use crate::rr::{Serial, Type};
 use crate::served::{Authority, Certainty, Hosted, Served};
 use crate::snapshot::Snapshot;
 use crate::streams::accept;
+use crate::zone::Key;
 
 /// The transferable zone advances no more often, so that its serial can be Unix time.
 const EDITION: Duration = Duration::from_secs(1);
@@ -30,6 +34,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 const THREADS_MAX: usize = 256;
 /// How often it is seen to that all threads are there.
 const CHECK: Duration = Duration::from_secs(1);
+/// What secondaries tell of their serials waits here, and what is too much is told again.
+const HEARD_MAX: usize = 64;
 /// How often another port is tried where any will do and TCP has not the one that UDP got.
 const PORT_TRIES: usize = 16;
 
@@ -143,37 +149,53 @@ fn open_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((TcpListener::from_std(listener)?, bound))
 }
 
-/// Answers on every socket from the snapshot published last, until `shutdown`.
+/// Answers on every socket from the snapshot published last, and keeps the secondaries told of it,
+/// until `shutdown`.
 pub async fn serve(
     bound: Bound,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     authority: Arc<Authority>,
+    secondaries: Secondaries,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let served = Served::of(vec![Hosted::nothing(authority)]);
-    let answering = Arc::new(Answering::new(served.clone()));
-    let mut follower = Follower { served, answering: answering.clone(), advanced: None };
-    let mut snapshots = snapshots;
+    let (secondaries, mut snapshots) = (Arc::new(secondaries), snapshots);
+    let (has, heard) = mpsc::channel(HEARD_MAX);
+    let served = number(Served::of(vec![Hosted::nothing(authority)]), &secondaries).await;
+    let answering = Answering::new(served.clone(), secondaries.clone(), has.clone());
+    let answering = Arc::new(answering);
+    let (mut tasks, mut datagrams) = (JoinSet::new(), Vec::new());
+    let mut newest = Vec::new();
+    for zone in served.zones() {
+        let (sender, editions) = watch::channel(None);
+        newest.push(sender);
+        for secondary in secondaries.addresses.iter().copied() {
+            let (zone, key, has) = (zone.apex().clone(), secondaries.key.clone(), has.clone());
+            let listening = bound.addresses().collect();
+            let notifier = Notifier { zone, secondary, key, listening, has };
+            tasks.spawn(notifier.run(editions.clone()));
+        }
+    }
+    let mut follower =
+        Follower { served, answering: answering.clone(), advanced: None, newest, heard };
     follower.follow_latest(&mut snapshots);
-    let (mut streams, mut datagrams) = (JoinSet::new(), Vec::new());
     let connected = Arc::default();
     for (_, udp, tcp) in bound.sockets {
         datagrams.extend(udp);
-        streams.spawn(accept(tcp, answering.clone(), Arc::clone(&connected)));
+        tasks.spawn(accept(tcp, answering.clone(), Arc::clone(&connected)));
     }
     let datagrams = Datagrams::start(datagrams, &answering)?;
     tokio::select! {
         () = shutdown => {}
         () = follower.follow(snapshots) => {}
         () = broken(&datagrams) => tracing::error!("a thread that answers over UDP ended"),
-        Some(Err(ended)) = streams.join_next() => {
-            // Sockets are served for ever. A panic goes on here, rather than leave one silent.
+        Some(Err(ended)) = tasks.join_next() => {
+            // None of them ends by itself. A panic goes on here, rather than leave one silent.
             if let Ok(panic) = ended.try_into_panic() {
                 std::panic::resume_unwind(panic);
             }
         }
     }
-    streams.shutdown().await;
+    tasks.shutdown().await;
     tokio::task::block_in_place(|| datagrams.stop());
     Ok(())
 }
@@ -191,21 +213,37 @@ struct Follower {
     answering: Arc<Answering>,
     /// When the newest edition was made.
     advanced: Option<Instant>,
+    /// Of each zone: where its newest edition is announced.
+    newest: Vec<watch::Sender<Option<Newest>>>,
+    /// Which serials secondaries have.
+    heard: mpsc::Receiver<(Name, Serial)>,
 }
 
 impl Follower {
     /// Serves each snapshot as it is published, and the last one for ever.
     async fn follow(mut self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
+        let mut last = None;
         loop {
             let edition = self.advanced.map_or_else(Instant::now, |advanced| advanced + EDITION);
             let is_ahead = self.served.zones().iter().any(Hosted::is_ahead);
             tokio::select! {
-                changed = snapshots.changed() => match changed {
+                changed = snapshots.changed(), if last.is_none() => match changed {
                     Ok(()) => self.follow_latest(&mut snapshots),
-                    Err(_) if is_ahead => self.advance(),
-                    Err(_) => return std::future::pending().await,
+                    Err(error) => last = Some(error),
                 },
                 () = sleep_until(edition), if is_ahead => self.advance(),
+                Some((zone, serial)) = self.heard.recv() => self.hear(&zone, serial),
+            }
+        }
+    }
+
+    /// A serial later than ours is from before this process: the next edition goes above it.
+    fn hear(&mut self, zone: &Name, serial: Serial) {
+        let zones = self.served.zones_mut().iter_mut();
+        for hosted in zones.filter(|hosted| hosted.apex() == zone) {
+            hosted.rise_above(serial);
+            if hosted.is_ahead() {
+                tracing::info!(%zone, "a secondary has the serial {serial}: going on above it");
             }
         }
     }
@@ -220,7 +258,26 @@ impl Follower {
             }
             zone.follow(snapshot.zone.clone(), certainty, now);
         }
+        self.publish();
+    }
+
+    /// What is answered first, then what is told of it, so that who is told finds it.
+    fn publish(&self) {
         self.answering.publish(self.served.clone());
+        for (zone, newest) in self.served.zones().iter().zip(&self.newest) {
+            let Some((serial, soa)) = zone.transferable().and_then(|editions| {
+                let key = Key { name: zone.apex().clone(), rtype: Type::SOA };
+                Some((editions.serial(), editions.zone().get(&key)?.clone()))
+            }) else {
+                continue;
+            };
+            let next = Some(Newest { serial, soa });
+            newest.send_if_modified(|newest| {
+                let is_new = *newest != next;
+                *newest = next;
+                is_new
+            });
+        }
     }
 
     fn advance(&mut self) {
@@ -229,8 +286,19 @@ impl Follower {
             zone.advance(now);
         });
         self.advanced = Some(Instant::now());
-        self.answering.publish(self.served.clone());
+        self.publish();
     }
+}
+
+/// Has the serials of this process begin above those of earlier ones: above the clock's, for one
+/// that ended this very second may have issued it, and above those that secondaries tell.
+async fn number(mut served: Served, secondaries: &Secondaries) -> Served {
+    let started = unix_time();
+    for zone in served.zones_mut() {
+        let heard = ask_all(zone.apex(), secondaries).await;
+        heard.into_iter().chain([started]).for_each(|serial| zone.rise_above(serial));
+    }
+    served
 }
 
 /// Seconds since 1970 as a serial, which may go around.

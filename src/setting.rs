@@ -271,6 +271,19 @@ impl Word for ServerAddress {
     }
 }
 
+/// Where a secondary answers: "10.0.0.53", or with another port "10.0.0.53:5353", "[2001:db8::53]:5353".
+pub(crate) struct Secondary;
+
+impl Word for Secondary {
+    type Value = SocketAddr;
+    fn read(text: &str) -> Result<SocketAddr, String> {
+        let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        address
+            .or_else(|_| text.parse())
+            .map_err(|_| format!("{text:?} is no address: write it as 10.0.0.53 or 10.0.0.53:5353"))
+    }
+}
+
 /// What carries the messages to a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Transport {

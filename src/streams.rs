@@ -14,6 +14,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::answer::{Transport, Verdict};
 use crate::answering::{Answering, Chance};
+use crate::connection::now;
+use crate::outgoing::Outgoing;
 
 /// Connections at once, over all addresses; the next is closed.
 const CONNECTIONS_MAX: usize = 1024;
@@ -23,6 +25,9 @@ const PER_CLIENT_MAX: usize = 128;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How long a connection may take to read an answer.
 const WRITE_MAX: Duration = Duration::from_secs(10);
+/// How long a transfer may take, the wait for its turn included. One that always reads a little in
+/// time would otherwise keep others from theirs.
+const TRANSFER_MAX: Duration = Duration::from_secs(15 * 60);
 /// The wait after a socket failed, lest one that fails for long takes a whole core.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -103,15 +108,43 @@ async fn serve(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> 
     while let Some(request) = timeout(IDLE_MAX, read_message(&mut reading)).await?? {
         let asked = (client, Transport::Tcp);
         let served = answering.served();
-        match answering.answer(&served, &request, asked, &mut chance, &mut reply) {
-            Verdict::Silence => break,
-            Verdict::Answer | Verdict::Elsewhere | Verdict::Transfer => {}
-        }
+        let outgoing = match answering.answer(&served, &request, asked, &mut chance, &mut reply) {
+            Verdict::Silence | Verdict::Signed => break,
+            Verdict::Answer | Verdict::Elsewhere => None,
+            Verdict::Transfer => match answering.transfer(&served, &request, asked) {
+                None => break,
+                outgoing => outgoing,
+            },
+        };
         drop(served);
+        if let Some(outgoing) = outgoing {
+            timeout(TRANSFER_MAX, transfer(&mut writing, outgoing, answering)).await??;
+            continue;
+        }
         timeout(WRITE_MAX, write_message(&mut writing, &reply)).await??;
         if reading.buffer().is_empty() {
             timeout(WRITE_MAX, writing.flush()).await??;
         }
+    }
+    timeout(WRITE_MAX, writing.flush()).await?
+}
+
+/// Sends an answer as it is made. Nothing waits beside it: a client that reads slowly costs one
+/// message and its place, and those not for long.
+async fn transfer(
+    writing: &mut (impl AsyncWriteExt + Unpin),
+    mut outgoing: Outgoing<'_>,
+    answering: &Answering,
+) -> io::Result<()> {
+    let _place = match outgoing.is_transfer() {
+        true => Some(answering.transfers.acquire().await.map_err(io::Error::other)?),
+        false => None,
+    };
+    timeout(WRITE_MAX, writing.flush()).await??;
+    while let Some(message) = outgoing.next_message(now()) {
+        let length = message.len() as u16; // At most MESSAGE_MAX.
+        let framed = [&length.to_be_bytes(), message.as_slice()].concat();
+        timeout(WRITE_MAX, writing.write_all(&framed)).await??;
     }
     timeout(WRITE_MAX, writing.flush()).await?
 }

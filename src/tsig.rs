@@ -1,4 +1,5 @@
-//! Transaction signatures, RFC 8945: signing what we ask, verifying every answer.
+//! Transaction signatures, RFC 8945: signing what we ask, verifying every answer. What a server does
+//! with them is in [`countersign`](crate::countersign).
 //!
 //! Works on finished messages and takes the time as an argument, in seconds since 1970.
 
@@ -43,11 +44,11 @@ impl Algorithm {
         Algorithm::ALL.iter().find(|(_, a)| *a == self).map_or("", |(text, _)| text)
     }
 
-    fn name(self) -> Name {
+    pub(crate) fn name(self) -> Name {
         self.text().parse().expect("each text in ALL is one plain label")
     }
 
-    fn full_len(self) -> usize {
+    pub(crate) fn full_len(self) -> usize {
         match self {
             Algorithm::Sha1 => 20,
             Algorithm::Sha224 => 28,
@@ -78,9 +79,9 @@ fn hmac<M: hmac::Mac + KeyInit>(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {
 #[derive(Clone)]
 pub struct Key {
     name: Name,
-    algorithm: Algorithm,
+    pub(crate) algorithm: Algorithm,
     /// Octets of a MAC: all of them, or fewer for names like `hmac-sha256-128`.
-    mac_len: usize,
+    pub(crate) mac_len: usize,
     secret: Zeroizing<Vec<u8>>,
 }
 
@@ -177,8 +178,15 @@ impl Key {
         self.name.wire_len() + 10 + self.algorithm.name().wire_len() + 16 + self.mac_len
     }
 
-    fn mac(&self, parts: &[&[u8]]) -> Vec<u8> {
+    pub(crate) fn mac(&self, parts: &[&[u8]]) -> Vec<u8> {
         self.algorithm.mac(&self.secret, parts)
+    }
+
+    /// A code as this key signs with it.
+    pub(crate) fn cut_mac(&self, parts: &[&[u8]]) -> Mac {
+        let mut mac = self.mac(parts);
+        mac.truncate(self.mac_len);
+        Mac(mac)
     }
 }
 
@@ -219,7 +227,7 @@ fn statement_words(text: &str) -> Zeroizing<Vec<String>> {
 
 /// A message authentication code as sent, to be digested with the answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Mac(Vec<u8>);
+pub struct Mac(pub(crate) Vec<u8>);
 
 /// When a request says it was signed, and by how many seconds the server's clock may differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -242,20 +250,25 @@ pub fn sign(message: &mut Vec<u8>, key: &Key, now: u64) -> Mac {
 /// The same with any time and any fudge.
 pub fn sign_at(message: &mut Vec<u8>, key: &Key, stamp: Stamp) -> Mac {
     let variables = Variables { time: stamp.time, fudge: stamp.fudge, error: 0, other: &[] };
-    let mut mac = key.mac(&[message, &variables.whole(key)]);
-    mac.truncate(key.mac_len);
-    append(message, key, &variables, &mac);
-    Mac(mac)
+    let mac = key.cut_mac(&[message, &variables.whole(key)]);
+    append(message, (&key.name, &key.algorithm.name()), &variables, &mac.0);
+    mac
 }
 
-fn append(message: &mut Vec<u8>, key: &Key, variables: &Variables<'_>, mac: &[u8]) {
+/// Puts a TSIG record with a key's name and algorithm at the end of a message.
+pub(crate) fn append(
+    message: &mut Vec<u8>,
+    (key, algorithm): (&Name, &Name),
+    variables: &Variables<'_>,
+    mac: &[u8],
+) {
     let id = [message[0], message[1]];
-    key.name.write(message);
+    key.write(message);
     message.extend(Type::TSIG.0.to_be_bytes());
     message.extend(CLASS_ANY.to_be_bytes());
     message.extend([0; 4]);
     let mut rdata = Vec::with_capacity(96);
-    key.algorithm.name().write(&mut rdata);
+    algorithm.write(&mut rdata);
     rdata.extend(variables.timers());
     rdata.extend((mac.len() as u16).to_be_bytes()); // A MAC has at most 64 octets.
     rdata.extend_from_slice(mac);
@@ -270,19 +283,19 @@ fn append(message: &mut Vec<u8>, key: &Key, variables: &Variables<'_>, mac: &[u8
 }
 
 /// The TSIG variables of RFC 8945, section 4.3.3.
-struct Variables<'o> {
-    time: u64,
-    fudge: u16,
-    error: u16,
-    other: &'o [u8],
+pub(crate) struct Variables<'o> {
+    pub(crate) time: u64,
+    pub(crate) fudge: u16,
+    pub(crate) error: u16,
+    pub(crate) other: &'o [u8],
 }
 
 impl Variables<'_> {
-    fn timers(&self) -> Vec<u8> {
+    pub(crate) fn timers(&self) -> Vec<u8> {
         [&self.time.to_be_bytes()[2..], &self.fudge.to_be_bytes()].concat()
     }
 
-    fn whole(&self, key: &Key) -> Vec<u8> {
+    pub(crate) fn whole(&self, key: &Key) -> Vec<u8> {
         let mut octets = Vec::with_capacity(96);
         key.name.write(&mut octets);
         octets.extend(CLASS_ANY.to_be_bytes());
@@ -408,9 +421,7 @@ impl<'k> Verifier<'k> {
         if found.key_name != self.key.name {
             return Err(TsigError::OtherKey(found.key_name.clone()));
         }
-        let mut stripped = message[..found.start].to_vec();
-        stripped[..2].copy_from_slice(&found.original_id);
-        stripped[10..HEADER_LEN].copy_from_slice(&(header.counts[3] - 1).to_be_bytes());
+        let stripped = found.strip(message, header);
         let variables = Variables {
             time: found.time,
             fudge: found.fudge,
@@ -432,25 +443,28 @@ impl<'k> Verifier<'k> {
 }
 
 /// Equality whose time does not depend on where the octets differ.
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 /// The TSIG record at the end of a message.
-struct Signature<'m> {
-    start: usize,
-    key_name: Name,
-    algorithm: Name,
-    time: u64,
-    fudge: u16,
-    mac: &'m [u8],
+pub(crate) struct Signature<'m> {
+    pub(crate) start: usize,
+    pub(crate) key_name: Name,
+    pub(crate) algorithm: Name,
+    pub(crate) time: u64,
+    pub(crate) fudge: u16,
+    pub(crate) mac: &'m [u8],
     original_id: [u8; 2],
-    error: u16,
-    other: &'m [u8],
+    pub(crate) error: u16,
+    pub(crate) other: &'m [u8],
 }
 
 impl<'m> Signature<'m> {
-    fn find(message: &'m [u8], header: &Header) -> Result<Option<Signature<'m>>, WireError> {
+    pub(crate) fn find(
+        message: &'m [u8],
+        header: &Header,
+    ) -> Result<Option<Signature<'m>>, WireError> {
         let (_, mut reader) = Reader::behind_question(message)?;
         let count: u32 = header.counts[1..].iter().map(|count| u32::from(*count)).sum();
         if header.counts[3] == 0 {
@@ -480,6 +494,14 @@ impl<'m> Signature<'m> {
         let found =
             Signature { start, key_name, algorithm, time, fudge, mac, original_id, error, other };
         Ok(Some(found))
+    }
+
+    /// The message as it was signed.
+    pub(crate) fn strip(&self, message: &[u8], header: &Header) -> Vec<u8> {
+        let mut stripped = message[..self.start].to_vec();
+        stripped[..2].copy_from_slice(&self.original_id);
+        stripped[10..HEADER_LEN].copy_from_slice(&(header.counts[3] - 1).to_be_bytes());
+        stripped
     }
 
     fn check_error(&self, key: &Key, now: u64) -> Result<(), TsigError> {
@@ -599,7 +621,7 @@ mod tests {
         let end = if first { variables.whole(key) } else { variables.timers() };
         let prior_len = (prior.0.len() as u16).to_be_bytes();
         let mac = key.mac(&[&prior_len, &prior.0, &message, &end]);
-        append(&mut message, key, variables, &mac);
+        append(&mut message, (&key.name, &key.algorithm.name()), variables, &mac);
         (message, Mac(mac))
     }
 
@@ -671,7 +693,7 @@ mod tests {
         let prior_len = (prior.0.len() as u16).to_be_bytes();
         let end = plain(1_000).timers();
         let mac = key.mac(&[&prior_len, &prior.0, &stripped, &last, &end]);
-        append(&mut last, &key, &plain(1_000), &mac);
+        append(&mut last, (&key.name, &key.algorithm.name()), &plain(1_000), &mac);
         verifier.take(&last, 1_000).unwrap();
         verifier.finish().unwrap();
         for _ in 0..UNSIGNED_MAX {

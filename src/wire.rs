@@ -21,6 +21,7 @@ pub const CLASS_NONE: u16 = 254;
 pub const CLASS_ANY: u16 = 255;
 
 pub const OPCODE_QUERY: u8 = 0;
+pub const OPCODE_NOTIFY: u8 = 4;
 pub const OPCODE_UPDATE: u8 = 5;
 
 /// Response codes, RFC 1035, RFC 2136 section 2.2, and RFC 8945 for TSIG.
@@ -409,6 +410,12 @@ impl Writer {
         }
         let length = (self.octets.len() - length_at - 2) as u16; // Rdata of ours fits a record.
         self.octets[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+        self.count(section);
+    }
+
+    /// A record in `section` copied octet by octet: without a name that points elsewhere.
+    pub fn raw_record(&mut self, section: usize, octets: &[u8]) {
+        self.octets.extend_from_slice(octets);
         self.count(section);
     }
 

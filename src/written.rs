@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::cluster::{Endpoint, Visibility};
 use crate::config::{
-    Auth, Config, ConfigError, Election, Mesos, RrsetMax, Secret, Server, Target, Tls, Trust,
+    Auth, Config, ConfigError, Election, Mesos, RrsetMax, Secret, Server, Target, Tls, Transfer,
+    Trust,
 };
 use crate::fence::{DOMAIN_MAX, Owner};
 use crate::forwarding::Forwarding;
@@ -26,7 +27,7 @@ use crate::scope::{Pattern, Scope, Space};
 use crate::selection::Selection;
 use crate::setting::{
     CertificateName, Clients, Domain, Interval, IpSources, Percentage, ReverseZone, Scheme,
-    Seconds, ServerAddress, Span, Text, Transport, Upstream, Watch, Way, Word,
+    Secondary, Seconds, ServerAddress, Span, Text, Transport, Upstream, Watch, Way, Word,
 };
 
 impl Config {
@@ -213,6 +214,16 @@ struct RawServer {
     from: Vec<Text<Clients>>,
     #[serde(default = "a_thousand")]
     rate_limit: u32,
+    transfer: Option<RawTransfer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTransfer {
+    #[serde(default)]
+    secondaries: Vec<Text<Secondary>>,
+    tsig_key_file: Option<PathBuf>,
+    tsig_key_env: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -454,6 +465,7 @@ impl RawServer {
             negative_ttl: self.soa.negative_ttl.0,
             forwarding,
             rate_limit: NonZeroU32::new(self.rate_limit),
+            transfer: self.transfer.map(RawTransfer::check).transpose()?,
         })
     }
 }
@@ -491,6 +503,18 @@ fn forwarding(
     match clients.is_empty() {
         true => Err(ConfigError::NoClients),
         false => Ok(Forwarding { upstreams, clients }),
+    }
+}
+
+impl RawTransfer {
+    fn check(self) -> Result<Transfer, ConfigError> {
+        let key = secret(self.tsig_key_file, self.tsig_key_env);
+        let key = key.map_err(|()| ConfigError::TwoServerKeys)?;
+        let secondaries: Vec<SocketAddr> = self.secondaries.into_iter().map(|at| at.0).collect();
+        match secondaries.is_empty() && key.is_none() {
+            true => Err(ConfigError::NobodyToTransferTo),
+            false => Ok(Transfer { secondaries, key }),
+        }
     }
 }
 
@@ -670,6 +694,26 @@ mod tests {
         check_refused(&target("transport = \"udp\""), "neither \"tcp\" nor \"tls\"");
         check_refused(&by_tls("tls_name = \"a b\""), "write a host name or an IP address");
         check_refused(&by_tls("").replace("10.0.0.53", "ns 1"), "give tls_name");
+    }
+
+    #[test]
+    fn transfers_are_for_addresses_or_a_key_or_both() {
+        let with = |transfer: &str| {
+            format!("{LEAST}[server]\nlisten = [\"127.0.0.1:53\"]\ntransfer = {{ {transfer} }}\n")
+        };
+        let read = |transfer: &str| {
+            let server = Config::parse(&with(transfer)).unwrap().server.unwrap();
+            let Transfer { secondaries, key } = server.transfer.unwrap();
+            let secondaries: Vec<String> = secondaries.iter().map(ToString::to_string).collect();
+            (secondaries.join(" "), key.map(|key| key.to_string()))
+        };
+        let listed = "secondaries = [\"10.0.0.53\", \"[2001:db8::53]:54\"]";
+        assert_eq!(read(listed), ("10.0.0.53:53 [2001:db8::53]:54".to_owned(), None));
+        assert_eq!(read("tsig_key_env = \"K\""), (String::new(), Some("$K".to_owned())));
+        assert_eq!(read(&format!("{listed}, tsig_key_file = \"k\"")).1, Some("k".to_owned()));
+        check_refused(&with(""), "give secondaries");
+        check_refused(&with("secondaries = [\"ns2.example\"]"), "write it as 10.0.0.53");
+        check_refused(&with("tsig_key_file = \"k\", tsig_key_env = \"K\""), "not both");
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl Zone {
         self.rrsets.iter()
     }
 
+    /// Those at and behind a place of that order.
+    pub fn iter_from(&self, start: Key) -> impl Iterator<Item = (&Key, &Rrset)> {
+        self.rrsets.range(start..)
+    }
+
     /// Records in the canonical order of names.
     pub fn records(&self) -> impl Iterator<Item = (&Key, Ttl, &Rdata)> {
         self.rrsets

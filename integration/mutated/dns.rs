@@ -14,13 +14,15 @@ use hickory_proto::serialize::binary::BinDecodable;
 use mesozone::answer::{Circumstances, Recursion, Transport, Verdict, answer};
 use mesozone::cluster::Endpoint;
 use mesozone::connection::{Connection, now};
+use mesozone::countersign::{self, Opened};
 use mesozone::name::{NAME_MAX, Name};
 use mesozone::rr::{Rdata, Rrset, Serial, Ttl, Type};
 use mesozone::served::{Authority, Certainty, Hosted, Served};
 use mesozone::transfer::{Ask, Item, Outcome, Transfer};
 use mesozone::tsig::Key;
 use mesozone::wire::{
-    CLASS_ANY, CLASS_IN, CLASS_NONE, HEADER_LEN, Header, MESSAGE_MAX, OPCODE_UPDATE, Reader, Writer,
+    CLASS_ANY, CLASS_IN, CLASS_NONE, HEADER_LEN, Header, MESSAGE_MAX, OPCODE_UPDATE, Rcode, Reader,
+    Writer,
 };
 use mesozone::zone;
 use proptest::prelude::*;
@@ -380,11 +382,23 @@ fn served() -> Served {
 }
 
 fn check_answer(served: &Served, request: &[u8], transport: Transport, random: u64) -> Said {
-    let circumstances = Circumstances { transport, random, recursion: Recursion::Available };
+    let circumstances =
+        Circumstances { transport, random, recursion: Recursion::Available, reserved: 0 };
     let mut reply = Vec::new();
-    if answer(served, request, &circumstances, &mut reply) == Verdict::Silence {
-        prop_assert!(request.len() < HEADER_LEN || request[2] & 0x80 != 0);
-        return Ok(());
+    match answer(served, request, &circumstances, &mut reply) {
+        Verdict::Silence => {
+            prop_assert!(request.len() < HEADER_LEN || request[2] & 0x80 != 0);
+            return Ok(());
+        }
+        // Who asked may have signed what nobody can verify.
+        Verdict::Signed => {
+            let opened = countersign::open(request, None, 0);
+            prop_assert!(matches!(opened, Opened::Malformed | Opened::Refused(_)));
+            let refused = countersign::error(request, Rcode::FORMERR);
+            prop_assert!(refused.is_ok_and(|reply| Message::from_bytes(&reply).is_ok()));
+            return Ok(());
+        }
+        Verdict::Answer | Verdict::Elsewhere | Verdict::Transfer => {}
     }
     prop_assert_eq!(&reply[..2], &request[..2]);
     prop_assert!(reply[2] & 0x80 != 0, "an answer that may be answered in turn");
