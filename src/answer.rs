@@ -747,6 +747,19 @@ mod tests {
     }
 
     #[test]
+    fn room_is_left_for_a_signature() {
+        let (transport, recursion) = (Transport::Udp, Recursion::Refused);
+        let octets = |reserved| {
+            let circumstances = Circumstances { transport, random: 0, recursion, reserved };
+            let mut reply = Vec::new();
+            let asked = query("_twenty._tcp.mesos", Type::SRV);
+            super::answer(&served(), &asked, &circumstances, &mut reply);
+            reply.len()
+        };
+        assert_eq!([octets(0), octets(100)], [482, 406]);
+    }
+
+    #[test]
     fn an_rrset_beyond_a_message_is_shown_in_part_and_by_chance() {
         let first = |random| {
             let asked = query("huge.mesos", Type::A);
