@@ -178,10 +178,18 @@ fn serial(server: SocketAddr) -> Option<u32> {
     answer.first()?.split(' ').nth(5)?.parse().ok()
 }
 
-/// The records of a transfer, sorted, without the SOA.
+/// The records of a transfer, sorted, without the SOA; none where it is refused.
 fn axfr(server: SocketAddr, arguments: &[&str]) -> BTreeSet<String> {
-    let records = dig(server, &[arguments, &["mesos", "AXFR"]].concat());
-    records.into_iter().filter(|line| !line.contains(" SOA ")).collect()
+    let is_soa = |line: &String| line.contains(" SOA ");
+    let mut records = dig(server, &[arguments, &["mesos", "AXFR"]].concat());
+    // Knot closes a connection whose reader had to wait for a processor.
+    until("a transfer comes to its end", || {
+        if records.iter().filter(|line| is_soa(line)).count() == 1 {
+            records = dig(server, &[arguments, &["mesos", "AXFR"]].concat());
+        }
+        records.iter().filter(|line| is_soa(line)).count() != 1
+    });
+    records.into_iter().filter(|line| !is_soa(line)).collect()
 }
 
 /// Whether a server tells what changed since a serial, which it knows only if it was told so.
@@ -309,6 +317,7 @@ zone "mesos" {{
                     r#"server:
     rundir: "{dir}"
     listen: 127.0.0.1@{port}
+    tcp-io-timeout: 10000
 database:
     storage: "{dir}"
 log:
@@ -398,15 +407,18 @@ fn moved(primary: &Primary, from: u32) -> u32 {
     primary.serial()
 }
 
-fn follow(kind: Kind, by: By) {
+/// So many bursts of changes of so many names each.
+fn follow(kind: Kind, by: By, (bursts, changes): (usize, usize)) {
+    let count = 12 * changes / 5;
+
     let (address, _claim) = claim_port();
     let mut secondary = Secondary::start(kind, address, by);
-    let mut served = Served::of(9_000);
+    let mut served = Served::of(count);
     let primary = Primary::start(address, &served, of(&secondary, by));
     let mut edition = primary.serial();
     secondary.has(&served, edition);
-    for turn in 1..5 {
-        for at in (0..2_500).map(|change| (change * 7 + turn * 1_000) % 9_000) {
+    for turn in 1..=bursts {
+        for at in (0..changes).map(|change| (change * 7 + turn * 11) % count) {
             match at % 10 {
                 0 => served.unset(at),
                 _ => served.set(at, turn),
@@ -442,12 +454,12 @@ fn credentials(by: By) -> Vec<&'static str> {
 
 #[test]
 fn a_secondary_by_key_has_each_edition_of_ten_thousand_changes_and_those_it_missed() {
-    on_each(|kind| follow(kind, By::Key));
+    on_each(|kind| follow(kind, By::Key, (4, 2_500)));
 }
 
 #[test]
-fn a_secondary_by_address_has_each_edition_of_ten_thousand_changes_and_those_it_missed() {
-    on_each(|kind| follow(kind, By::Address));
+fn a_secondary_by_address_has_each_edition_and_those_it_missed() {
+    on_each(|kind| follow(kind, By::Address, (1, 500)));
 }
 
 #[test]
@@ -588,7 +600,7 @@ fn take_note(fake: &UdpSocket, request: &[u8], from: SocketAddr) {
 }
 
 #[test]
-fn a_secondary_is_told_until_it_answers_and_of_each_edition() {
+fn a_secondary_is_told_until_it_has_what_it_is_told_of() {
     let mut served = Served::of(2);
     let (primary, fake) = guarded(&served);
     let first = primary.serial();
@@ -602,10 +614,11 @@ fn a_secondary_is_told_until_it_answers_and_of_each_edition() {
     let (serial, request, from) = told(&fake);
     assert_eq!(serial, first);
     take_note(&fake, &request, from);
+    assert_eq!(told(&fake).0, first, "it took note, but does not have it");
     served.set(1, 8);
     primary.publish(&served);
     let second = moved(&primary, first);
-    assert_eq!(told(&fake).0, second, "nothing more of the first one");
+    until("it is told of the second", || told(&fake).0 == second);
 }
 
 #[test]
@@ -652,6 +665,7 @@ fn slow_readers_lose_their_places_to_others() {
     writer.question(&name("mesos"), Type::AXFR, CLASS_IN);
     let request = writer.finish();
     let framed = [&(request.len() as u16).to_be_bytes(), &request[..]].concat();
+    let start = Instant::now();
     let mut slow: Vec<TcpStream> = (0..PLACES).map(|_| narrow(primary.address)).collect();
     for stream in &mut slow {
         stream.write_all(&framed).unwrap();
@@ -660,9 +674,8 @@ fn slow_readers_lose_their_places_to_others() {
         let header = Header::parse(&[&start[2..], &[0; 8]].concat()).unwrap();
         assert_eq!((header.id, header.rcode().0), (7, 0));
     }
-    let start = Instant::now();
-    assert_eq!(axfr(primary.address, &[]).len(), served.lines().len());
-    assert!(start.elapsed() > Duration::from_secs(5), "it did not wait for its place");
+    assert_eq!(axfr(primary.address, &["+time=50"]).len(), served.lines().len());
+    assert!(start.elapsed() > Duration::from_secs(9), "it did not wait for its place");
     for stream in &mut slow {
         let mut rest = Vec::new();
         // A connection that was cut may end in an error as well.

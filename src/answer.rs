@@ -5,7 +5,9 @@
 //! the owner is the question's name, a host that SRV or NS data names is pointed at where it is.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use crate::cookie::{self, COOKIE, Cookie, Secrets};
 use crate::name::{LABEL_MAX, NAME_MAX, Name, Octets};
 use crate::rr::{Rdata, Rrset, Ttl, Type};
 use crate::served::{Answers, Certainty, Hosted, Served};
@@ -55,14 +57,25 @@ pub enum Recursion {
 }
 
 /// What an answer depends on, beside the question and the zones.
-#[derive(Clone, Copy, Debug)]
-pub struct Circumstances {
+#[derive(Clone, Copy)]
+pub struct Circumstances<'c> {
+    pub client: IpAddr,
     pub transport: Transport,
+    /// What makes cookies, and the time for them, in seconds of Unix time; none: there are none.
+    pub cookies: Option<(&'c Secrets, u32)>,
     /// Chooses which record of an RRset comes first.
     pub random: u64,
     pub recursion: Recursion,
     /// Octets of the message that are left free for a signature.
     pub reserved: usize,
+}
+
+/// Whether the client's address is its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Identity {
+    /// It showed a cookie that it got there.
+    Proven,
+    Claimed,
 }
 
 /// What is to be done with a request.
@@ -84,25 +97,26 @@ pub enum Verdict {
 pub fn answer(
     served: &Served,
     request: &[u8],
-    circumstances: &Circumstances,
+    circumstances: &Circumstances<'_>,
     reply: &mut Vec<u8>,
-) -> Verdict {
+) -> (Verdict, Identity) {
     let header = Header::parse(request).ok().filter(|header| !header.is_response());
-    let Some(header) = header else { return Verdict::Silence };
+    let Some(header) = header else { return (Verdict::Silence, Identity::Claimed) };
     let asked = Asked::read(&header, request);
     let edns = asked.as_ref().ok().and_then(|asked| asked.edns);
     if asked.as_ref().is_ok_and(|asked| asked.ending == Ending::Signature) {
         reply.clear();
-        return Verdict::Signed;
+        return (Verdict::Signed, Identity::Claimed);
     }
     let mut reply = Reply::new(&header, edns, circumstances, reply);
+    let identity = reply.identity;
     if header.opcode() != OPCODE_QUERY {
         reply.finish(Rcode::NOTIMP);
-        return Verdict::Answer;
+        return (Verdict::Answer, identity);
     }
     let Some(question) = asked.ok().and_then(|asked| asked.question) else {
         reply.finish(Rcode::FORMERR);
-        return Verdict::Answer;
+        return (Verdict::Answer, identity);
     };
     reply.question(&question);
     let (rcode, verdict) = match edns {
@@ -110,7 +124,7 @@ pub fn answer(
         _ => reply.respond(served, &question),
     };
     reply.finish(rcode);
-    verdict
+    (verdict, identity)
 }
 
 /// Makes of an answer one that is cut short before its first record, so that who asked comes again
@@ -155,6 +169,7 @@ struct Edns {
     version: u8,
     /// [`DNSSEC_OK`] or zero.
     dnssec_ok: u32,
+    cookie: Option<Cookie>,
 }
 
 /// A request that earns FORMERR.
@@ -225,17 +240,15 @@ impl Edns {
             return Err(Malformed);
         }
         let (udp_size, word, len) = (record.u16()?, record.u32()?, record.u16()?);
-        let mut options = Reader::new(record.take(usize::from(len))?);
-        while !options.is_at_end() {
-            options.u16()?;
-            let len = options.u16()?;
-            options.take(usize::from(len))?;
-        }
-        Ok(Edns { udp_size, version: (word >> 16) as u8, dnssec_ok: word & DNSSEC_OK })
+        let cookie = cookie::read(record.take(usize::from(len))?).map_err(|_| Malformed)?;
+        let version = (word >> 16) as u8;
+        Ok(Edns { udp_size, version, dnssec_ok: word & DNSSEC_OK, cookie })
     }
 
     /// The octets of an OPT record without options.
     const LEN: usize = 11;
+    /// Those of the cookie in it: code, length and data.
+    const COOKIE_LEN: usize = 4 + cookie::ANSWER_LEN;
 }
 
 /// The owner of a record in an answer.
@@ -252,6 +265,9 @@ struct Reply<'r> {
     flags: u16,
     counts: [u16; 4],
     edns: Option<Edns>,
+    /// The data of the cookie that the client is to show the next time.
+    cookie: Option<[u8; cookie::ANSWER_LEN]>,
+    identity: Identity,
     random: u64,
     /// The most octets before the OPT record.
     room: usize,
@@ -261,7 +277,7 @@ impl<'r> Reply<'r> {
     fn new(
         header: &Header,
         edns: Option<Edns>,
-        circumstances: &Circumstances,
+        circumstances: &Circumstances<'_>,
         octets: &'r mut Vec<u8>,
     ) -> Reply<'r> {
         const OPCODE: u16 = 0x7800;
@@ -276,11 +292,24 @@ impl<'r> Reply<'r> {
                 edns.map_or(UDP_MIN, |edns| edns.udp_size.clamp(UDP_MIN, UDP_MAX)).into()
             }
         };
-        let room = message_max - circumstances.reserved - edns.map_or(0, |_| Edns::LEN);
+        let shown = edns.and_then(|edns| edns.cookie).zip(circumstances.cookies);
+        let client = circumstances.client;
+        let identity = match shown {
+            Some((cookie, (secrets, now))) if secrets.is_valid(&cookie, client, now) => {
+                Identity::Proven
+            }
+            _ => Identity::Claimed,
+        };
+        let cookie =
+            shown.map(|(cookie, (secrets, now))| secrets.answer_option(&cookie, client, now));
+        let opt_len =
+            edns.map_or(0, |_| Edns::LEN) + cookie.map_or(0, |_| Edns::COOKIE_LEN);
+        let room = message_max - circumstances.reserved - opt_len;
         octets.clear();
         octets.extend(header.id.to_be_bytes());
         octets.extend([0; HEADER_LEN - 2]);
-        Reply { octets, flags, counts: [0; 4], edns, random: circumstances.random, room }
+        let random = circumstances.random;
+        Reply { octets, flags, counts: [0; 4], edns, cookie, identity, random, room }
     }
 
     fn question(&mut self, question: &Question<'_>) {
@@ -300,13 +329,13 @@ impl<'r> Reply<'r> {
             return (Rcode::REFUSED, Verdict::Transfer);
         }
         let rcode = match zone.answers() {
-            Some(answers) => self.from_zone(zone, &answers, question),
+            Some(answers) => self.within(zone, &answers, question),
             None => Rcode::SERVFAIL,
         };
         (rcode, Verdict::Answer)
     }
 
-    fn from_zone(&mut self, zone: &Hosted, answers: &Answers<'_>, asked: &Question<'_>) -> Rcode {
+    fn within(&mut self, zone: &Hosted, answers: &Answers<'_>, asked: &Question<'_>) -> Rcode {
         let entry = answers.index.get(asked.name.stored());
         // Of ANY one RRset that the name has, RFC 8482, section 4.1.
         let found = entry.and_then(|entry| match asked.rtype {
@@ -415,7 +444,15 @@ impl<'r> Reply<'r> {
             self.octets.extend(Type::OPT.0.to_be_bytes());
             self.octets.extend(UDP_MAX.to_be_bytes());
             self.octets.extend(word.to_be_bytes());
-            self.octets.extend([0; 2]);
+            match self.cookie {
+                Some(cookie) => {
+                    for word in [Edns::COOKIE_LEN as u16, COOKIE, cookie::ANSWER_LEN as u16] {
+                        self.octets.extend(word.to_be_bytes());
+                    }
+                    self.octets.extend(cookie);
+                }
+                None => self.octets.extend([0; 2]),
+            }
             self.counts[ADDITIONAL] += 1;
         }
         let flags = self.flags | rcode.0 & 0xf;
@@ -509,6 +546,11 @@ mod tests {
         served_as(Certainty::Whole)
     }
 
+    fn circumstances(transport: Transport, random: u64, reserved: usize) -> Circumstances<'static> {
+        let (client, recursion) = ([192, 0, 2, 1].into(), Recursion::Refused);
+        Circumstances { client, transport, cookies: None, random, recursion, reserved }
+    }
+
     /// The answer's octets, none where silence is due.
     fn answer(
         served: &Served,
@@ -517,9 +559,9 @@ mod tests {
         random: u64,
     ) -> Option<Vec<u8>> {
         let recursion = Recursion::Refused;
-        let circumstances = Circumstances { transport, random, recursion, reserved: 0 };
+        let circumstances = circumstances(transport, random, 0);
         let mut reply = vec![7; 3];
-        let verdict = super::answer(served, request, &circumstances, &mut reply);
+        let (verdict, _) = super::answer(served, request, &circumstances, &mut reply);
         (verdict != Verdict::Silence).then_some(reply)
     }
 
@@ -747,6 +789,19 @@ mod tests {
     }
 
     #[test]
+    fn room_is_left_for_a_signature() {
+        let (transport, recursion) = (Transport::Udp, Recursion::Refused);
+        let octets = |reserved| {
+            let circumstances = circumstances(transport, 0, reserved);
+            let mut reply = Vec::new();
+            let asked = query("_twenty._tcp.mesos", Type::SRV);
+            super::answer(&served(), &asked, &circumstances, &mut reply);
+            reply.len()
+        };
+        assert_eq!([octets(0), octets(100)], [482, 406]);
+    }
+
+    #[test]
     fn an_rrset_beyond_a_message_is_shown_in_part_and_by_chance() {
         let first = |random| {
             let asked = query("huge.mesos", Type::A);
@@ -790,9 +845,9 @@ mod tests {
     #[track_caller]
     fn check_verdict(owner: &str, rtype: Type, expected: Verdict) {
         let (transport, recursion) = (Transport::Tcp, Recursion::Available);
-        let circumstances = Circumstances { transport, random: 0, recursion, reserved: 0 };
+        let circumstances = Circumstances { recursion, ..circumstances(transport, 0, 0) };
         let mut reply = Vec::new();
-        let verdict = super::answer(&served(), &query(owner, rtype), &circumstances, &mut reply);
+        let (verdict, _) = super::answer(&served(), &query(owner, rtype), &circumstances, &mut reply);
         assert_eq!(verdict, expected);
         assert_eq!(Header::parse(&reply).unwrap().flags & Header::RA, Header::RA);
     }
@@ -847,6 +902,37 @@ mod tests {
         assert_eq!(soa_of("x.mesos").unwrap(), "mesos.");
         assert_eq!(soa_of("1.2.10.in-addr.arpa").unwrap(), "10.in-addr.arpa.");
         assert_eq!(soa_of("11.in-addr.arpa"), None);
+    }
+
+    #[test]
+    fn who_shows_the_cookie_it_was_given_is_who_it_says() {
+        let secrets = Secrets::new([7; 16]);
+        let option = |data: &[u8]| {
+            let mut asked = with_opt(query("web.mesos", Type::A), 1232, 0, 0);
+            let end = asked.len() - 2;
+            asked[end + 1] = 4 + data.len() as u8;
+            asked.extend([0, 10, 0, data.len() as u8]);
+            asked.extend(data);
+            asked
+        };
+        let ask = |asked: &[u8], client: [u8; 4]| {
+            let cookies = Some((&secrets, 1_000_000));
+            let circumstances = circumstances(Transport::Udp, 0, 0);
+            let circumstances = Circumstances { client: client.into(), cookies, ..circumstances };
+            let mut reply = Vec::new();
+            let (verdict, identity) = super::answer(&served(), asked, &circumstances, &mut reply);
+            assert_eq!(verdict, Verdict::Answer);
+            (reply, identity)
+        };
+        let (reply, identity) = ask(&option(b"sthlient"), [192, 0, 2, 1]);
+        assert_eq!(identity, Identity::Claimed);
+        let given = reply[reply.len() - cookie::ANSWER_LEN..].to_vec();
+        assert!(given.starts_with(b"sthlient"), "{reply:?}");
+        assert_eq!(shown(&Message::from_bytes(&reply).unwrap()), "NOERROR aa; AN web.mesos. 60 A 10.1.0.1");
+        assert_eq!(ask(&option(&given), [192, 0, 2, 1]).1, Identity::Proven);
+        assert_eq!(ask(&option(&given), [192, 0, 2, 2]).1, Identity::Claimed);
+        let (reply, identity) = ask(&option(b"short"), [192, 0, 2, 1]);
+        assert_eq!((reply[3] & 0xf, identity), (1, Identity::Claimed), "FORMERR");
     }
 
     fn some_request() -> impl Strategy<Value = Vec<u8>> {

@@ -1,5 +1,6 @@
 //! Telling the secondaries of every edition, RFC 1996, and hearing from them which they have.
 
+use std::cmp::Ordering::Less;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -62,69 +63,92 @@ pub(crate) struct Notifier {
 }
 
 /// How a secondary has answered so far.
-#[derive(Default)]
 struct Standing {
     /// In a row.
     misses: u32,
-    /// Whether it said which serial it has since it last was away.
+    /// The edition it took note of last.
+    noted: Option<Serial>,
+    /// Whether it said which serial it has since it was away.
     has_told: bool,
+    /// Until it is told or looked at again.
+    pause: Duration,
 }
 
 impl Notifier {
-    /// Tells each edition at once, and again until it is answered or there is a newer one.
+    /// Tells each edition at once, and again until the secondary has it or there is a newer one.
     pub(crate) async fn run(self, mut editions: watch::Receiver<Option<Newest>>) {
-        let (mut standing, mut pause) = (Standing::default(), PAUSE_MIN);
+        let mut standing = Standing { misses: 0, noted: None, has_told: false, pause: PAUSE_MIN };
         loop {
             let newest = editions.borrow_and_update().clone();
-            let told = match &newest {
-                Some(newest) => self.tell(newest).await,
-                None => Ok(()),
-            };
-            let again = match told {
-                Ok(()) => {
-                    if newest.is_some() {
-                        self.note_answer(&mut standing).await;
-                    }
-                    pause = PAUSE_MIN;
-                    None
-                }
-                Err(error) => {
-                    self.note_miss(&mut standing, &error);
-                    let again = pause;
-                    pause = PAUSE_MAX.min(2 * pause);
-                    Some(again)
-                }
+            let again = match newest {
+                Some(newest) => self.bring(&newest, &mut standing).await,
+                None => None,
             };
             tokio::select! {
-                changed = editions.changed() => if changed.is_err() { return },
+                changed = editions.changed() => match changed {
+                    Ok(()) if standing.misses == 0 => standing.pause = PAUSE_MIN,
+                    Ok(()) => {}
+                    Err(_) => return,
+                },
                 () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
         }
     }
 
-    async fn note_answer(&self, standing: &mut Standing) {
-        let (zone, secondary) = (&self.zone, self.secondary);
+    /// Does what is next for the secondary to have this edition. None once it has it, or else the
+    /// time after which more is to be done: BIND, for one, takes note and does nothing of it while
+    /// it waits for us to answer what it asked before we were there.
+    async fn bring(&self, newest: &Newest, standing: &mut Standing) -> Option<Duration> {
+        if standing.noted == Some(newest.serial) {
+            let has = self.hear(standing).await;
+            if has.is_some_and(|has| !matches!(has.partial_cmp(&newest.serial), Some(Less))) {
+                standing.pause = PAUSE_MIN;
+                return None;
+            }
+        }
+        match self.tell(newest).await {
+            Ok(()) => {
+                self.note_answer(standing);
+                standing.noted = Some(newest.serial);
+                if !standing.has_told {
+                    self.hear(standing).await;
+                }
+            }
+            Err(error) => self.note_miss(standing, &error),
+        }
+        let again = standing.pause;
+        standing.pause = PAUSE_MAX.min(2 * again);
+        Some(again)
+    }
+
+    /// Which serial the secondary has.
+    async fn hear(&self, standing: &mut Standing) -> Option<Serial> {
+        match ask(&self.zone, self.secondary, self.key.as_ref()).await {
+            Ok(has) => {
+                standing.has_told = true;
+                // Where many are heard already, this one is when it is asked the next time.
+                let _ = self.has.try_send((self.zone.clone(), has));
+                Some(has)
+            }
+            Err(error) => {
+                let (zone, secondary) = (&self.zone, self.secondary);
+                debug!(%zone, %secondary, %error, "which serial it has is not known");
+                None
+            }
+        }
+    }
+
+    fn note_answer(&self, standing: &mut Standing) {
         if standing.misses >= MISSES_SAID {
+            let (zone, secondary) = (&self.zone, self.secondary);
             info!(%zone, "the secondary {secondary} answers again");
         }
         standing.misses = 0;
-        if standing.has_told {
-            return;
-        }
-        match ask(zone, secondary, self.key.as_ref()).await {
-            Ok(has) => {
-                standing.has_told = true;
-                // Where many are heard already, this one is when it is away the next time.
-                let _ = self.has.try_send((zone.clone(), has));
-            }
-            // It has none, or tells nobody.
-            Err(ConnectionError::Rcode(_) | ConnectionError::NoZone) => standing.has_told = true,
-            Err(error) => debug!(%zone, %secondary, %error, "which serial it has is not known"),
-        }
     }
 
     fn note_miss(&self, standing: &mut Standing, error: &NotifyError) {
         standing.misses = standing.misses.saturating_add(1);
+        standing.noted = None;
         if standing.misses == MISSES_SAID {
             standing.has_told = false;
             let (zone, secondary) = (&self.zone, self.secondary);

@@ -505,6 +505,17 @@ mod tests {
     }
 
     #[test]
+    fn what_may_not_be_all_is_kept_from_secondaries() {
+        let (served, _) = served(&[few(1)]);
+        let mut zone = served.zones()[0].clone();
+        zone.follow(Zone::default(), Certainty::Partial, Serial(1));
+        let served = Served::of(vec![zone]);
+        let asked = request("mesos", Ask::Axfr);
+        let sent = messages(outgoing(&served, &asked, Transport::Tcp, None, &by_address()));
+        assert_eq!(Header::parse(&sent[0]).unwrap().rcode(), Rcode::SERVFAIL);
+    }
+
+    #[test]
     fn nobody_else_has_the_zone() {
         let address = |text: &str| vec![format!("{text}:53").parse().unwrap()];
         let others = Secondaries { addresses: address("192.0.2.8"), key: None };
