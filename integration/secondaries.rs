@@ -1,7 +1,7 @@
 //! BIND, Knot and NSD as secondaries of the bundled server: they have what it answers, through many
 //! changes, restarts and serials that went ahead of the clock; and nobody else has it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -17,7 +17,7 @@ use mesozone::name::Name;
 use mesozone::outgoing::Secondaries;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
 use mesozone::served::Authority;
-use mesozone::server::{Bound, serve};
+use mesozone::server::{Bound, Manner, serve};
 use mesozone::snapshot::{Completeness, Snapshot};
 use mesozone::tsig;
 use mesozone::wire::{CLASS_IN, Header, OPCODE_NOTIFY, Rcode, Reader, Writer};
@@ -95,16 +95,18 @@ impl Served {
             unread: Arc::from([]),
             completeness: Completeness::Complete,
             complete_once: true,
+            reverse: BTreeMap::new(),
             read_at: SystemTime::now(),
         }))
     }
 }
 
-fn authority() -> Arc<Authority> {
+fn manner(secondaries: Secondaries) -> Manner {
     let [refresh, retry, expire, negative_ttl, ttl] = [60, 5, 86400, 10, 60].map(Ttl::from_secs);
     let servers = vec![(name("ns1.mesos"), vec!["10.0.0.2".parse().unwrap()])];
     let (apex, rname) = (name("mesos"), name("root.ns1.mesos"));
-    Arc::new(Authority { apex, servers, rname, refresh, retry, expire, negative_ttl, ttl })
+    let authority = Authority { apex, servers, rname, refresh, retry, expire, negative_ttl, ttl };
+    Manner { authorities: vec![authority], secondaries, ..Manner::default() }
 }
 
 /// The bundled server.
@@ -127,7 +129,7 @@ impl Primary {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let stopped = async move { stopped.await.unwrap_or_default() };
         let ended = runtime.spawn(async move {
-            serve(bound, published, authority(), secondaries, stopped).await.expect("threads");
+            serve(bound, published, manner(secondaries), stopped).await.expect("threads");
         });
         Primary { runtime, address, snapshots, shutdown, ended }
     }

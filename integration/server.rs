@@ -12,7 +12,7 @@ use mesozone::name::Name;
 use mesozone::outgoing::Secondaries;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
 use mesozone::served::Authority;
-use mesozone::server::{BindError, Bound, serve};
+use mesozone::server::{BindError, Bound, Manner, serve};
 use mesozone::snapshot::{Completeness, Snapshot};
 use mesozone::wire::CLASS_IN;
 use mesozone::zone::{Key, Zone};
@@ -28,11 +28,12 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn authority() -> Arc<Authority> {
+fn manner(secondaries: Secondaries) -> Manner {
     let [refresh, retry, expire, negative_ttl, ttl] = [60, 600, 86400, 10, 60].map(Ttl::from_secs);
     let servers = vec![(name("ns1.mesos"), vec!["10.0.0.2".parse().unwrap()])];
     let (apex, rname) = (name("mesos"), name("root.ns1.mesos"));
-    Arc::new(Authority { apex, servers, rname, refresh, retry, expire, negative_ttl, ttl })
+    let authority = Authority { apex, servers, rname, refresh, retry, expire, negative_ttl, ttl };
+    Manner { authorities: vec![authority], secondaries, ..Manner::default() }
 }
 
 fn rdata(rtype: &str, text: &str) -> (Type, Rdata) {
@@ -107,7 +108,7 @@ impl Serving {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let stopped = async move { stopped.await.unwrap_or_default() };
         let ended = runtime.spawn(async move {
-            serve(bound, published, authority(), Secondaries::default(), stopped)
+            serve(bound, published, manner(Secondaries::default()), stopped)
                 .await
                 .expect("threads");
         });

@@ -302,8 +302,7 @@ impl<'r> Reply<'r> {
         };
         let cookie =
             shown.map(|(cookie, (secrets, now))| secrets.answer_option(&cookie, client, now));
-        let opt_len =
-            edns.map_or(0, |_| Edns::LEN) + cookie.map_or(0, |_| Edns::COOKIE_LEN);
+        let opt_len = edns.map_or(0, |_| Edns::LEN) + cookie.map_or(0, |_| Edns::COOKIE_LEN);
         let room = message_max - circumstances.reserved - opt_len;
         octets.clear();
         octets.extend(header.id.to_be_bytes());
@@ -558,7 +557,6 @@ mod tests {
         transport: Transport,
         random: u64,
     ) -> Option<Vec<u8>> {
-        let recursion = Recursion::Refused;
         let circumstances = circumstances(transport, random, 0);
         let mut reply = vec![7; 3];
         let (verdict, _) = super::answer(served, request, &circumstances, &mut reply);
@@ -790,9 +788,8 @@ mod tests {
 
     #[test]
     fn room_is_left_for_a_signature() {
-        let (transport, recursion) = (Transport::Udp, Recursion::Refused);
         let octets = |reserved| {
-            let circumstances = circumstances(transport, 0, reserved);
+            let circumstances = circumstances(Transport::Udp, 0, reserved);
             let mut reply = Vec::new();
             let asked = query("_twenty._tcp.mesos", Type::SRV);
             super::answer(&served(), &asked, &circumstances, &mut reply);
@@ -847,7 +844,8 @@ mod tests {
         let (transport, recursion) = (Transport::Tcp, Recursion::Available);
         let circumstances = Circumstances { recursion, ..circumstances(transport, 0, 0) };
         let mut reply = Vec::new();
-        let (verdict, _) = super::answer(&served(), &query(owner, rtype), &circumstances, &mut reply);
+        let (verdict, _) =
+            super::answer(&served(), &query(owner, rtype), &circumstances, &mut reply);
         assert_eq!(verdict, expected);
         assert_eq!(Header::parse(&reply).unwrap().flags & Header::RA, Header::RA);
     }
@@ -928,7 +926,10 @@ mod tests {
         assert_eq!(identity, Identity::Claimed);
         let given = reply[reply.len() - cookie::ANSWER_LEN..].to_vec();
         assert!(given.starts_with(b"sthlient"), "{reply:?}");
-        assert_eq!(shown(&Message::from_bytes(&reply).unwrap()), "NOERROR aa; AN web.mesos. 60 A 10.1.0.1");
+        assert_eq!(
+            shown(&Message::from_bytes(&reply).unwrap()),
+            "NOERROR aa; AN web.mesos. 60 A 10.1.0.1"
+        );
         assert_eq!(ask(&option(&given), [192, 0, 2, 1]).1, Identity::Proven);
         assert_eq!(ask(&option(&given), [192, 0, 2, 2]).1, Identity::Claimed);
         let (reply, identity) = ask(&option(b"short"), [192, 0, 2, 1]);

@@ -1,14 +1,20 @@
 //! What all sockets of the bundled server share.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::answer::{Circumstances, Recursion, Transport, Verdict, answer};
-use crate::connection::now;
+use crate::answer::{Circumstances, Identity, Recursion, Transport, Verdict, answer, cut_short};
+use crate::connection::{now, random};
+use crate::cookie::Secrets;
 use crate::countersign::{self, Opened};
+use crate::forward::Forwarder;
+use crate::forwarding::{Admission, Errand, Forwarding};
+use crate::limit::{Judgement, Limit};
 use crate::name::Name;
 use crate::outgoing::{Asker, Outgoing, Secondaries};
 use crate::rr::Serial;
@@ -17,8 +23,10 @@ use crate::wire::Rcode;
 
 /// Zones on their way at once; the next waits.
 const TRANSFERS_MAX: usize = 8;
+/// For so long new cookies are made with one secret, and taken for twice as long.
+pub(crate) const SECRET_AGE: Duration = Duration::from_secs(24 * 3_600);
 
-/// What is answered from, replaced as a whole while it is read.
+/// What is answered from, replaced as a whole while it is read, and what else decides.
 pub(crate) struct Answering {
     served: ArcSwap<Served>,
     secondaries: Arc<Secondaries>,
@@ -26,6 +34,29 @@ pub(crate) struct Answering {
     pub(crate) transfers: Semaphore,
     /// Where it is told that a secondary has a later serial than ours.
     ahead: mpsc::Sender<(Name, Serial)>,
+    pub(crate) forwarder: Arc<Forwarder>,
+    limit: Option<Limit>,
+    /// None where there is no chance to make them of.
+    secrets: ArcSwapOption<Secrets>,
+    started: Instant,
+}
+
+/// What becomes of a request.
+pub(crate) enum Outcome<'a> {
+    Silence,
+    /// What was written is the answer.
+    Answer,
+    /// Another name server is asked first.
+    Forward(Errand),
+    /// The answer is made message by message.
+    Transfer(Outgoing<'a>),
+}
+
+/// When requests are answered: one reading of the clocks serves for a batch of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    since_start: Duration,
+    unix: u64,
 }
 
 impl Answering {
@@ -33,9 +64,32 @@ impl Answering {
         served: Served,
         secondaries: Arc<Secondaries>,
         ahead: mpsc::Sender<(Name, Serial)>,
+        (forwarding, rate_limit): (Forwarding, Option<NonZeroU32>),
     ) -> Answering {
-        let (served, transfers) = (ArcSwap::from_pointee(served), Semaphore::new(TRANSFERS_MAX));
-        Answering { served, secondaries, transfers, ahead }
+        let answering = Answering {
+            served: ArcSwap::from_pointee(served),
+            secondaries,
+            transfers: Semaphore::new(TRANSFERS_MAX),
+            ahead,
+            forwarder: Forwarder::new(forwarding),
+            limit: rate_limit.map(|rate| Limit::new(rate, [random(), random()])),
+            secrets: ArcSwapOption::empty(),
+            started: Instant::now(),
+        };
+        answering.renew_secret();
+        answering
+    }
+
+    /// Makes cookies with another secret from now on, and takes those of the one before.
+    pub(crate) fn renew_secret(&self) {
+        let mut secret = [0; 16];
+        if let Err(error) = getrandom::fill(&mut secret) {
+            tracing::warn!("no secret for cookies: {error}");
+            return;
+        }
+        let before = self.secrets.load();
+        let secrets = before.as_ref().map_or_else(|| Secrets::new(secret), |s| s.rotated(secret));
+        self.secrets.store(Some(Arc::new(secrets)));
     }
 
     /// Answers from this from now on.
@@ -48,21 +102,72 @@ impl Answering {
         self.served.load()
     }
 
-    /// Writes the answer for this client in place of whatever `reply` held.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { since_start: self.started.elapsed(), unix: now() }
+    }
+
+    /// Writes the answer for this client in place of whatever `reply` held, where nobody else has to
+    /// be asked.
     pub(crate) fn answer(
         &self,
         served: &Served,
         request: &[u8],
-        (_client, transport): (IpAddr, Transport),
+        (client, transport, moment): (IpAddr, Transport, Moment),
         chance: &mut Chance,
         reply: &mut Vec<u8>,
-    ) -> Verdict {
-        let (random, recursion) = (chance.next(), Recursion::Refused);
-        let circumstances = Circumstances { transport, random, recursion, reserved: 0 };
-        match answer(served, request, &circumstances, reply) {
+    ) -> Outcome<'_> {
+        let serves = !self.forwarder.is_off() && self.forwarder.serves(client);
+        let recursion = if serves { Recursion::Available } else { Recursion::Refused };
+        let secrets = self.secrets.load();
+        let cookies = secrets.as_deref().map(|secrets| (secrets, moment.unix as u32)); // RFC 9018, 4.3.
+        let random = chance.next();
+        let circumstances =
+            Circumstances { client, transport, cookies, random, recursion, reserved: 0 };
+        let (verdict, identity) = answer(served, request, &circumstances, reply);
+        let verdict = match verdict {
             Verdict::Signed => self.answer_signed(served, request, circumstances, reply),
             verdict => verdict,
+        };
+        let is_limited = transport == Transport::Udp && identity == Identity::Claimed;
+        let judgement = match &self.limit {
+            Some(limit) if is_limited && verdict != Verdict::Silence => {
+                limit.judge(client, moment.since_start)
+            }
+            _ => Judgement::Answer,
+        };
+        match (verdict, judgement) {
+            (Verdict::Silence | Verdict::Signed, _) | (_, Judgement::Silence) => Outcome::Silence,
+            (Verdict::Elsewhere, judgement) if serves => {
+                self.forward(request, (client, transport), judgement, reply)
+            }
+            (_, Judgement::Truncate) => {
+                cut_short(reply);
+                Outcome::Answer
+            }
+            (Verdict::Transfer, _) => {
+                let outgoing = self.transfer(served, request, (client, transport));
+                outgoing.map_or(Outcome::Silence, Outcome::Transfer)
+            }
+            (Verdict::Answer | Verdict::Elsewhere, Judgement::Answer) => Outcome::Answer,
         }
+    }
+
+    fn forward(
+        &self,
+        request: &[u8],
+        (client, transport): (IpAddr, Transport),
+        judgement: Judgement,
+        reply: &mut Vec<u8>,
+    ) -> Outcome<'_> {
+        *reply = match self.forwarder.admit(request, client, transport) {
+            Admission::Silence => return Outcome::Silence,
+            Admission::Ask(errand) if judgement == Judgement::Answer => {
+                return Outcome::Forward(errand);
+            }
+            Admission::Ask(errand) => errand.truncated(),
+            Admission::Answer(answer) => answer,
+        };
+        Outcome::Answer
     }
 
     /// Answers a signed request with a signature: as what was signed, or refusing that.
@@ -70,14 +175,14 @@ impl Answering {
         &self,
         served: &Served,
         request: &[u8],
-        circumstances: Circumstances,
+        circumstances: Circumstances<'_>,
         reply: &mut Vec<u8>,
     ) -> Verdict {
         let refusal = match countersign::open(request, self.secondaries.key.as_ref(), now()) {
             Opened::Signed(request, mut signer) => {
                 let reserved = signer.signature_len();
                 let circumstances = Circumstances { reserved, ..circumstances };
-                let verdict = answer(served, &request, &circumstances, reply);
+                let (verdict, _) = answer(served, &request, &circumstances, reply);
                 signer.sign(reply, now());
                 return match verdict {
                     // Nobody else's answer would bear a signature of ours.
@@ -94,7 +199,7 @@ impl Answering {
     }
 
     /// The answer to a request that the verdict was a transfer on.
-    pub(crate) fn transfer(
+    fn transfer(
         &self,
         served: &Served,
         request: &[u8],
@@ -107,7 +212,9 @@ impl Answering {
             Opened::Refused(_) | Opened::Malformed => return None,
         };
         let (recursion, mut refusal) = (Recursion::Refused, Vec::new());
-        let circumstances = Circumstances { transport, random: 0, recursion, reserved: 0 };
+        let (cookies, random, reserved) = (None, 0, 0);
+        let circumstances =
+            Circumstances { client, transport, cookies, random, recursion, reserved };
         answer(served, &request, &circumstances, &mut refusal);
         let asker = Asker { client, transport, signer };
         let outgoing = Outgoing::new(served, &request, &refusal, asker, &self.secondaries).ok()?;

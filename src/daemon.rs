@@ -1,9 +1,10 @@
 //! `mesozone run`: one task follows the masters and publishes snapshots, one task a target makes its
 //! zone follow them.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -17,13 +18,13 @@ use crate::follow::{self, stopped};
 use crate::http::SetupError;
 use crate::keep::{Followed, keep};
 use crate::masters::Masters;
-use crate::name::NameError;
+use crate::name::{Name, NameError};
 use crate::outgoing::Secondaries;
 use crate::records::Rules;
 use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::served::Authority;
-use crate::server::{self, BindError, Bound};
+use crate::server::{self, BindError, Bound, Manner};
 use crate::target::Target;
 use crate::tls::{Tls, TrustError};
 
@@ -50,6 +51,8 @@ pub enum StartError {
     Name(String, #[source] NameError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error("[server] forward: {0} is this server itself: questions would go in circles")]
+    Circle(SocketAddr),
 }
 
 /// Opens every target of a configuration.
@@ -68,23 +71,48 @@ pub fn targets(config: &Config) -> Result<Vec<Target>, StartError> {
 }
 
 /// The zone's own records, which only the bundled server adds.
-fn authority(rules: &Rules, server: &config::Server, bound: &Bound) -> Authority {
+fn authority(apex: &Name, ttl: Ttl, server: &config::Server, bound: &Bound) -> Authority {
     let listened = || bound.addresses().map(|address| address.ip()).filter(|ip| !ip.is_loopback());
     let servers = server.name_servers.clone().into_iter().map(|(name, addresses)| {
         // Listening on a wildcard and told no address: those of the interfaces.
         let addresses = if addresses.is_empty() { listened().collect() } else { addresses };
         (name, addresses)
     });
-    let ttl = |span: Duration| Ttl::from_secs(span.as_secs() as u32); // Bounded when configured.
+    let span = |span: Duration| Ttl::from_secs(span.as_secs() as u32); // Bounded when configured.
     Authority {
-        apex: rules.domain.clone(),
+        apex: apex.clone(),
         servers: servers.collect(),
         rname: server.rname.clone(),
-        refresh: ttl(server.refresh),
-        retry: ttl(server.retry),
-        expire: ttl(server.expire),
-        negative_ttl: ttl(server.negative_ttl),
-        ttl: rules.ttl,
+        refresh: span(server.refresh),
+        retry: span(server.retry),
+        expire: span(server.expire),
+        negative_ttl: span(server.negative_ttl),
+        ttl,
+    }
+}
+
+/// How the bundled server answers on these addresses.
+fn manner(rules: &Rules, server: &config::Server, bound: &Bound) -> Result<Manner, StartError> {
+    let addresses: Vec<SocketAddr> = bound.addresses().collect();
+    // What a wildcard stands for is known only now.
+    if let Some(upstream) = server.forwarding.own_address(&addresses) {
+        return Err(StartError::Circle(upstream));
+    }
+    let zones = [&rules.domain].into_iter().chain(&rules.reverse);
+    Ok(Manner {
+        authorities: zones.map(|apex| authority(apex, rules.ttl, server, bound)).collect(),
+        secondaries: secondaries(server)?,
+        forwarding: server.forwarding.clone(),
+        rate_limit: server.rate_limit,
+    })
+}
+
+/// As many open files as the system lets us have: each connection of a client is one.
+fn open_more_files() {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    let raised = limit.and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        info!("the limit of open files stays as it is: {error}");
     }
 }
 
@@ -107,9 +135,9 @@ pub async fn run(
     let ((publisher, latest), (hearing, heard)) = (watch::channel(None), watch::channel(None));
     let mut tasks = JoinSet::new();
     if let Some(server) = &config.server {
-        let secondaries = secondaries(server)?;
+        open_more_files();
         let bound = Bound::bind(&server.listen)?;
-        let authority = Arc::new(authority(&config.rules, server, &bound));
+        let manner = manner(&config.rules, server, &bound)?;
         for address in bound.addresses() {
             info!("answering for {} on {address}", config.rules.domain);
         }
@@ -117,7 +145,7 @@ pub async fn run(
         let latest = latest.clone();
         tasks.spawn(async move {
             let stopped = stopped(&mut stop);
-            let serving = server::serve(bound, latest, authority, secondaries, stopped);
+            let serving = server::serve(bound, latest, manner, stopped);
             if let Err(error) = serving.await {
                 error!("cannot answer over UDP: {error}");
             }

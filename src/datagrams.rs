@@ -2,7 +2,7 @@
 //! datagrams with two system calls.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,12 @@ use std::{io, mem};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+use tokio::runtime::Handle;
 
-use crate::answer::{Transport, Verdict};
-use crate::answering::{Answering, Chance};
+use crate::answer::Transport;
+use crate::answering::{Answering, Chance, Outcome};
 use crate::connection::now;
+use crate::forward::Held;
 
 /// Datagrams taken at once.
 const BATCH: usize = 64;
@@ -33,7 +35,7 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
-    /// Starts a thread for each socket.
+    /// Starts a thread for each socket, inside a tokio runtime, which carries questions elsewhere.
     pub(crate) fn start(
         sockets: Vec<UdpSocket>,
         answering: &Arc<Answering>,
@@ -42,8 +44,10 @@ impl Datagrams {
         for socket in sockets {
             socket.set_read_timeout(Some(LOOK_AGAIN))?;
             let (stop, answering) = (datagrams.stop.clone(), answering.clone());
-            let named = thread::Builder::new().name("udp".to_owned());
-            let thread = named.spawn(move || Worker::new(socket, answering).run(&stop))?;
+            let (named, runtime) =
+                (thread::Builder::new().name("udp".to_owned()), Handle::current());
+            let worker = Worker::new(Arc::new(socket), answering, runtime);
+            let thread = named.spawn(move || worker.run(&stop))?;
             datagrams.threads.push(thread);
         }
         Ok(datagrams)
@@ -73,8 +77,9 @@ impl Drop for Datagrams {
 
 /// One socket and its buffers.
 struct Worker {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     answering: Arc<Answering>,
+    runtime: Handle,
     chance: Chance,
     requests: Vec<Vec<u8>>,
     /// Of each request that came: its length, and from whom.
@@ -85,10 +90,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(socket: UdpSocket, answering: Arc<Answering>) -> Worker {
+    fn new(socket: Arc<UdpSocket>, answering: Arc<Answering>, runtime: Handle) -> Worker {
         Worker {
             socket,
             answering,
+            runtime,
             chance: Chance::new(),
             requests: vec![vec![0; REQUEST_MAX]; BATCH],
             came: Vec::with_capacity(BATCH),
@@ -97,6 +103,10 @@ impl Worker {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread of its own, which has nothing else to do"
+    )]
     fn run(mut self, stop: &AtomicBool) {
         // Apart: what was sent leaves addresses of clients behind, into which nothing may be received.
         let mut incoming = MultiHeaders::preallocate(BATCH, None);
@@ -129,24 +139,32 @@ impl Worker {
 
     fn answer(&mut self) {
         self.clients.clear();
-        let served = self.answering.served();
+        let (served, moment) = (self.answering.served(), self.answering.moment());
         for (request, (length, client)) in self.requests.iter().zip(&self.came) {
             let Some(ip) = client.as_ref().and_then(address) else { continue };
             let request = &request[..(*length).min(REQUEST_MAX)];
             let reply = &mut self.replies[self.clients.len()];
-            let asked = (ip.ip(), Transport::Udp);
+            let asked = (ip.ip(), Transport::Udp, moment);
             match self.answering.answer(&served, request, asked, &mut self.chance, reply) {
-                Verdict::Silence | Verdict::Signed => {}
-                Verdict::Transfer => {
-                    let outgoing = self.answering.transfer(&served, request, asked);
+                Outcome::Silence => {}
+                Outcome::Transfer(mut outgoing) => {
                     // Over UDP there is but one message.
-                    let message = outgoing.and_then(|mut outgoing| outgoing.next_message(now()));
-                    if let Some(message) = message {
+                    if let Some(message) = outgoing.next_message(now()) {
                         *reply = message;
                         self.clients.push(*client);
                     }
                 }
-                Verdict::Answer | Verdict::Elsewhere => self.clients.push(*client),
+                Outcome::Forward(errand) => match self.answering.forwarder.hold(errand) {
+                    Ok(held) => {
+                        let (answering, socket) = (self.answering.clone(), self.socket.clone());
+                        self.runtime.spawn(carry(answering, held, socket, ip));
+                    }
+                    Err(failed) => {
+                        *reply = failed;
+                        self.clients.push(*client);
+                    }
+                },
+                Outcome::Answer => self.clients.push(*client),
             }
         }
     }
@@ -172,9 +190,17 @@ impl Worker {
     }
 }
 
+/// Asks another name server, and sends its answer on.
+async fn carry(answering: Arc<Answering>, held: Held, socket: Arc<UdpSocket>, client: SocketAddr) {
+    let reply = answering.forwarder.carry(held).await;
+    if let Err(error) = socket.send_to(&reply, client) {
+        tracing::debug!(%client, %error, "cannot answer over UDP");
+    }
+}
+
 /// The address that a datagram came from.
 fn address(from: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = from.as_sockaddr_in().map(|v4| (IpAddr::V4(v4.ip()), v4.port()));
-    let v6 = || from.as_sockaddr_in6().map(|v6| (IpAddr::V6(Ipv6Addr::from(v6.ip())), v6.port()));
-    v4.or_else(v6).map(SocketAddr::from)
+    let v6 = || from.as_sockaddr_in6().map(|v6| (IpAddr::V6(v6.ip()), v6.port()));
+    v4.or_else(v6).map(|(ip, port)| SocketAddr::new(ip, port))
 }

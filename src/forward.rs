@@ -93,6 +93,11 @@ impl Forwarder {
         self.forwarding.is_off()
     }
 
+    /// Whether names elsewhere are asked for on behalf of this client.
+    pub fn serves(&self, client: IpAddr) -> bool {
+        self.forwarding.serves(client)
+    }
+
     /// See [`Forwarding::admit`].
     pub fn admit(&self, request: &[u8], client: IpAddr, transport: Transport) -> Admission {
         self.forwarding.admit(request, client, transport)

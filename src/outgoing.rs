@@ -370,7 +370,9 @@ mod tests {
         secondaries: &Secondaries,
     ) -> Outgoing<'k> {
         let recursion = Recursion::Refused;
-        let circumstances = Circumstances { transport, random: 0, recursion, reserved: 0 };
+        let (client, cookies) = ([192, 0, 2, 1].into(), None);
+        let circumstances =
+            Circumstances { client, transport, cookies, random: 0, recursion, reserved: 0 };
         let mut refusal = Vec::new();
         answer(served, request, &circumstances, &mut refusal);
         let asker = Asker { client: CLIENT.parse().unwrap(), transport, signer };

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime};
@@ -14,8 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answer::Transport;
-use crate::answering::Answering;
+use crate::answering::{Answering, SECRET_AGE};
 use crate::datagrams::Datagrams;
+use crate::forwarding::Forwarding;
 use crate::name::Name;
 use crate::notify::{Newest, Notifier, ask_all};
 use crate::outgoing::Secondaries;
@@ -149,19 +151,32 @@ fn open_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((TcpListener::from_std(listener)?, bound))
 }
 
+/// How is answered.
+#[derive(Debug, Default)]
+pub struct Manner {
+    /// Of the domain's zone, and of each reverse zone.
+    pub authorities: Vec<Authority>,
+    pub secondaries: Secondaries,
+    pub forwarding: Forwarding,
+    /// Answers over UDP, a second and client network; none: as many as are asked for.
+    pub rate_limit: Option<NonZeroU32>,
+}
+
 /// Answers on every socket from the snapshot published last, and keeps the secondaries told of it,
 /// until `shutdown`.
 pub async fn serve(
     bound: Bound,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    authority: Arc<Authority>,
-    secondaries: Secondaries,
+    manner: Manner,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let Manner { authorities, secondaries, forwarding, rate_limit } = manner;
     let (secondaries, mut snapshots) = (Arc::new(secondaries), snapshots);
     let (has, heard) = mpsc::channel(HEARD_MAX);
-    let served = number(Served::of(vec![Hosted::nothing(authority)]), &secondaries).await;
-    let answering = Answering::new(served.clone(), secondaries.clone(), has.clone());
+    let zones = authorities.into_iter().map(|authority| Hosted::nothing(Arc::new(authority)));
+    let served = number(Served::of(zones.collect()), &secondaries).await;
+    let asked = (forwarding, rate_limit);
+    let answering = Answering::new(served.clone(), secondaries.clone(), has.clone(), asked);
     let answering = Arc::new(answering);
     let (mut tasks, mut datagrams) = (JoinSet::new(), Vec::new());
     let mut newest = Vec::new();
@@ -183,6 +198,7 @@ pub async fn serve(
         datagrams.extend(udp);
         tasks.spawn(accept(tcp, answering.clone(), Arc::clone(&connected)));
     }
+    tasks.spawn(renew_secrets(answering.clone()));
     let datagrams = Datagrams::start(datagrams, &answering)?;
     tokio::select! {
         () = shutdown => {}
@@ -198,6 +214,14 @@ pub async fn serve(
     tasks.shutdown().await;
     tokio::task::block_in_place(|| datagrams.stop());
     Ok(())
+}
+
+/// Has cookies made with a new secret now and then, for ever.
+async fn renew_secrets(answering: Arc<Answering>) {
+    loop {
+        sleep(SECRET_AGE).await;
+        answering.renew_secret();
+    }
 }
 
 /// Ends when a thread has.
@@ -256,7 +280,7 @@ impl Follower {
             if zone.editions().is_none() {
                 self.advanced = Some(Instant::now());
             }
-            zone.follow(snapshot.zone.clone(), certainty, now);
+            zone.follow(snapshot.zone_of(zone.apex()).clone(), certainty, now);
         }
         self.publish();
     }

@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::answer::{Transport, Verdict};
-use crate::answering::{Answering, Chance};
+use crate::answer::Transport;
+use crate::answering::{Answering, Chance, Outcome};
 use crate::connection::now;
 use crate::outgoing::Outgoing;
 
@@ -106,20 +106,23 @@ async fn serve(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> 
     let (mut reading, mut writing) = (BufReader::new(reading), BufWriter::new(writing));
     let (mut chance, mut reply) = (Chance::new(), Vec::new());
     while let Some(request) = timeout(IDLE_MAX, read_message(&mut reading)).await?? {
-        let asked = (client, Transport::Tcp);
+        let asked = (client, Transport::Tcp, answering.moment());
         let served = answering.served();
-        let outgoing = match answering.answer(&served, &request, asked, &mut chance, &mut reply) {
-            Verdict::Silence | Verdict::Signed => break,
-            Verdict::Answer | Verdict::Elsewhere => None,
-            Verdict::Transfer => match answering.transfer(&served, &request, asked) {
-                None => break,
-                outgoing => outgoing,
-            },
-        };
+        let outcome = answering.answer(&served, &request, asked, &mut chance, &mut reply);
         drop(served);
-        if let Some(outgoing) = outgoing {
-            timeout(TRANSFER_MAX, transfer(&mut writing, outgoing, answering)).await??;
-            continue;
+        match outcome {
+            Outcome::Silence => break,
+            Outcome::Answer => {}
+            Outcome::Forward(errand) => {
+                reply = match answering.forwarder.hold(errand) {
+                    Ok(held) => answering.forwarder.carry(held).await,
+                    Err(failed) => failed,
+                };
+            }
+            Outcome::Transfer(outgoing) => {
+                timeout(TRANSFER_MAX, transfer(&mut writing, outgoing, answering)).await??;
+                continue;
+            }
         }
         timeout(WRITE_MAX, write_message(&mut writing, &reply)).await??;
         if reading.buffer().is_empty() {

@@ -56,7 +56,8 @@ impl Config {
             targets.push(target.check(&place, &rules.reverse, zone.hold_down.0)?);
         }
         check_distinct(&targets)?;
-        let server = raw.server.map(|server| server.check(&rules.domain)).transpose()?;
+        let server =
+            raw.server.map(|server| server.check(&rules.domain, &rules.reverse)).transpose()?;
         if election.is_some() && targets.is_empty() {
             return Err(ConfigError::ElectionWithoutTarget);
         }
@@ -433,7 +434,7 @@ impl RawHa {
 }
 
 impl RawServer {
-    fn check(self, domain: &Name) -> Result<Server, ConfigError> {
+    fn check(self, domain: &Name, reverse: &[Name]) -> Result<Server, ConfigError> {
         if self.listen.is_empty() {
             return Err(ConfigError::NoListen);
         }
@@ -449,8 +450,8 @@ impl RawServer {
             let addresses = addresses.filter(|address| !address.is_unspecified()).collect();
             name_servers.insert(ns1.clone(), addresses);
         }
-        let ours = std::slice::from_ref(domain);
-        let forwarding = forwarding(self.forward, self.forward_zones, self.from, ours)?;
+        let ours: Vec<Name> = [domain].into_iter().chain(reverse).cloned().collect();
+        let forwarding = forwarding(self.forward, self.forward_zones, self.from, &ours)?;
         if let Some(upstream) = forwarding.own_address(&self.listen) {
             return Err(ConfigError::ForwardToItself(upstream));
         }

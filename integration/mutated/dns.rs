@@ -14,6 +14,7 @@ use hickory_proto::serialize::binary::BinDecodable;
 use mesozone::answer::{Circumstances, Recursion, Transport, Verdict, answer};
 use mesozone::cluster::Endpoint;
 use mesozone::connection::{Connection, now};
+use mesozone::cookie::Secrets;
 use mesozone::countersign::{self, Opened};
 use mesozone::name::{NAME_MAX, Name};
 use mesozone::rr::{Rdata, Rrset, Serial, Ttl, Type};
@@ -382,10 +383,13 @@ fn served() -> Served {
 }
 
 fn check_answer(served: &Served, request: &[u8], transport: Transport, random: u64) -> Said {
+    let (client, recursion) = (Ipv4Addr::LOCALHOST.into(), Recursion::Available);
+    let secrets = Secrets::new([7; 16]);
+    let cookies = Some((&secrets, 1));
     let circumstances =
-        Circumstances { transport, random, recursion: Recursion::Available, reserved: 0 };
+        Circumstances { client, transport, cookies, random, recursion, reserved: 0 };
     let mut reply = Vec::new();
-    match answer(served, request, &circumstances, &mut reply) {
+    match answer(served, request, &circumstances, &mut reply).0 {
         Verdict::Silence => {
             prop_assert!(request.len() < HEADER_LEN || request[2] & 0x80 != 0);
             return Ok(());

@@ -1,5 +1,6 @@
 //! The servers that are compared, each with the same zone and one core.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +16,7 @@ use mesozone::cluster::Cluster;
 use mesozone::name::Name;
 use mesozone::rr::{Rdata, Rrset, Ttl, Type};
 use mesozone::served::Authority;
-use mesozone::server::{Bound, serve};
+use mesozone::server::{Bound, Manner, serve};
 use mesozone::snapshot::{Completeness, Snapshot};
 use mesozone::zone::{Key, Zone};
 use tempfile::TempDir;
@@ -236,6 +237,7 @@ fn snapshot(zone: &Zone) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot {
         unknown: Arc::default(),
         zone: zone.clone(),
+        reverse: BTreeMap::new(),
         cluster: Cluster::default(),
         skipped: imbl::OrdMap::new(),
         unread: Arc::from([]),
@@ -266,9 +268,8 @@ pub(crate) fn child(args: &str) {
         Bound::bind(&[addr]).expect("a free port")
     };
     runtime.spawn(async move {
-        serve(bound, snapshots, Arc::new(authority()), std::future::pending())
-            .await
-            .expect("threads");
+        let manner = Manner { authorities: vec![authority()], ..Manner::default() };
+        serve(bound, snapshots, manner, std::future::pending()).await.expect("threads");
     });
     until_it_answers(addr);
     println!("{}", resident() - zone_alone);
