@@ -1,7 +1,7 @@
 //! `run` with the bundled server: what dig sees while a cluster changes, recovers and goes away.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::masters::{Canned, Nobody, answer};
-use crate::peer::claim_port;
+use crate::peer::{Peer, Setup, claim_port};
 use crate::simulated::Simulated;
 use crate::site::state;
 
@@ -40,7 +40,7 @@ impl Daemon {
         let config = dir.path().join("mesozone.toml");
         let text = format!(
             "[mesos]\nmasters = {masters:?}\npoll_interval = \"100ms\"\n{more}\n\
-             [zone]\nhold_down = \"0s\"\n[server]\nlisten = [\"{address}\"]\n{server}\n"
+             [zone]\nhold_down = \"0s\"\nreverse = [\"10.in-addr.arpa\"]\n[server]\nlisten = [\"{address}\"]\n{server}\n"
         );
         std::fs::write(&config, text).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_mesozone"))
@@ -271,4 +271,91 @@ fn an_address_that_is_taken_ends_it_with_one_line() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains(&format!("cannot listen on {}", first.address)), "{said}");
+}
+
+/// What dig says with these words: the status, and the data of the answers in order.
+#[track_caller]
+fn dig(server: SocketAddr, words: &[&str]) -> String {
+    let mut dig = Command::new("dig");
+    dig.arg(format!("@{}", server.ip())).args(["-p", &server.port().to_string()]);
+    dig.args(["+tries=1", "+time=5", "+noall", "+comments", "+answer"]).args(words);
+    String::from_utf8(dig.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn names_elsewhere_are_asked_for_and_ours_are_not() {
+    let master = Simulated::start(&[]);
+    let records = "web IN A 192.0.2.80\nmany IN TXT \"a text\"\n";
+    let upstream = Peer::Bind.start(&Setup { zone: "weave", records, ..Setup::default() });
+    let lines = format!("forward_zones = {{ \"weave\" = [\"{}\"] }}", upstream.addr());
+    let mut daemon = Daemon::with(&[url(&master)], "", &lines);
+    daemon.until("search.marathon.mesos", is_found);
+    for transport in ["+notcp", "+tcp"] {
+        let told = dig(daemon.address, &[transport, "WEB.weave", "A"]);
+        assert!(told.contains("status: NOERROR") && told.contains("192.0.2.80"), "{told}");
+        assert!(told.contains("WEB.weave.") && told.contains(" ra"), "{told}");
+        let told = dig(daemon.address, &[transport, "no.weave", "A"]);
+        assert!(told.contains("status: NXDOMAIN"), "{told}");
+        assert!(dig(daemon.address, &[transport, "web.example"]).contains("status: REFUSED"));
+        let ours = dig(daemon.address, &[transport, "search.marathon.mesos"]);
+        assert!(ours.contains(" aa") && ours.contains(" ra"), "{ours}");
+    }
+    let lines = format!("{lines}\nfrom = [\"192.0.2.0/24\"]");
+    let mut daemon = Daemon::with(&[url(&master)], "", &lines);
+    daemon.until("search.marathon.mesos", is_found);
+    assert!(dig(daemon.address, &["web.weave"]).contains("status: REFUSED"), "not from here");
+}
+
+#[test]
+fn a_flood_is_answered_in_part_and_who_shows_a_cookie_is_answered_all_the_same() {
+    let master = Simulated::start(&[]);
+    let mut daemon = Daemon::with(&[url(&master)], "", "rate_limit = 50");
+    daemon.until("search.marathon.mesos", is_found);
+    // More than a second's worth at once.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(daemon.address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let question = b"\0\x07\0\0\0\x01\0\0\0\0\0\0\x05mesos\0\0\x06\0\x01";
+    let (mut whole, mut cut, mut reply) = (0, 0, [0; 512]);
+    for _ in 0..300 {
+        socket.send(question).unwrap();
+    }
+    while socket.recv(&mut reply).is_ok() {
+        match reply[2] & 2 {
+            0 => whole += 1,
+            _ => cut += 1,
+        }
+    }
+    assert!((1..200).contains(&whole) && cut > 20 && whole + cut < 300, "{whole} and {cut}");
+    // Who comes back over TCP is answered, and so is who has been here before.
+    assert!(dig(daemon.address, &["+tcp", "mesos", "SOA"]).contains("status: NOERROR"));
+    let told = dig(daemon.address, &["+tcp", "+cookie", "+qr", "mesos", "SOA"]);
+    let cookie = told.split("COOKIE: ").last().unwrap().split([' ', '\n']).next().unwrap();
+    assert_eq!(cookie.len(), 48, "{told}");
+    let cookie = format!("+cookie={cookie}");
+    for _ in 0..60 {
+        socket.send(question).unwrap();
+        let told = dig(daemon.address, &["+ignore", &cookie, "mesos", "SOA"]);
+        assert!(told.contains("status: NOERROR") && !told.contains(" tc"), "{told}");
+    }
+}
+
+#[test]
+fn addresses_lead_back_to_names() {
+    let master = Simulated::start(&["--tasks", "30"]);
+    let mut daemon = Daemon::start(&[url(&master)], "");
+    daemon.until("search.marathon.mesos", is_found);
+    let soa = dig(daemon.address, &["10.in-addr.arpa", "SOA"]);
+    assert!(soa.contains(" aa") && soa.contains("ns1.mesos."), "{soa}");
+    assert!(dig(daemon.address, &["9.9.9.10.in-addr.arpa", "PTR"]).contains("NXDOMAIN"));
+    let listed = Command::new(env!("CARGO_BIN_EXE_mesozone"))
+        .arg("--config")
+        .arg(daemon.dir.path().join("mesozone.toml"))
+        .args(["records", "--format", "tsv"])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let pointer = listed.lines().find(|line| line.contains("\tPTR\t")).expect("a pointer");
+    let [address, _, name] = *pointer.split('\t').collect::<Vec<_>>() else { panic!("{pointer}") };
+    assert!(dig(daemon.address, &[address, "PTR"]).contains(name), "{pointer}");
 }

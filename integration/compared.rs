@@ -338,6 +338,9 @@ fn cases() -> BTreeMap<String, Zone> {
     let case = |entry: std::io::Result<std::fs::DirEntry>| {
         let path = entry.unwrap().path();
         let records = std::fs::read_to_string(path.join("records.txt")).unwrap();
+        // Those of the domain's zone.
+        let records = records.lines().filter(|line| !line.contains("\tPTR\t"));
+        let records: String = records.map(|line| format!("{line}\n")).collect();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         (name, zone_of(&(records + &many)))
     };

@@ -118,13 +118,15 @@ impl Hosted {
         (content.published, content.zone) = (published, zone);
     }
 
-    /// Takes note of a serial that somebody has. One later than ours was issued before this process
-    /// was there: the next edition's will be above it.
-    pub fn rise_above(&mut self, serial: Serial) {
+    /// Takes note of a serial that somebody has, and says whether it is later than ours. Then it was
+    /// issued before this process was there, and the next edition's will be above it.
+    pub fn rise_above(&mut self, serial: Serial) -> bool {
         let issued = self.editions().map(Editions::serial).into_iter().chain(self.before);
-        if next_serial(serial, issued) == serial {
+        let is_later = next_serial(serial, issued) == serial;
+        if is_later {
             self.before = Some(serial);
         }
+        is_later
     }
 
     /// Whether an edition is due: answers differ from the newest, or its serial is not above those
@@ -265,17 +267,17 @@ mod tests {
     #[test]
     fn serials_are_above_those_of_an_earlier_process() {
         let mut zone = hosted();
-        zone.rise_above(Serial(12));
-        zone.rise_above(Serial(10));
+        assert_eq!([12, 10].map(|serial| zone.rise_above(Serial(serial))), [true, false]);
         zone.follow(published(&["a.mesos"]), Certainty::Whole, Serial(9));
         assert_eq!((serial(&zone), zone.is_ahead()), (Some(Serial(13)), false));
-        zone.rise_above(Serial(13));
-        assert!(!zone.is_ahead(), "that one is ours");
+        assert!(!zone.rise_above(Serial(13)) && !zone.is_ahead(), "that one is ours");
         zone.follow(published(&["b.mesos"]), Certainty::Whole, Serial(9));
         zone.advance(Serial(9));
         assert_eq!((serial(&zone), zone.is_ahead()), (Some(Serial(14)), false));
-        zone.rise_above(Serial(30));
-        assert!(zone.is_ahead(), "nothing changed, but it is numbered below what others have");
+        assert!(
+            zone.rise_above(Serial(30)) && zone.is_ahead(),
+            "nothing changed, but it is numbered below what others have"
+        );
         zone.advance(Serial(40));
         assert_eq!(serial(&zone), Some(Serial(40)));
     }

@@ -265,8 +265,7 @@ impl Follower {
     fn hear(&mut self, zone: &Name, serial: Serial) {
         let zones = self.served.zones_mut().iter_mut();
         for hosted in zones.filter(|hosted| hosted.apex() == zone) {
-            hosted.rise_above(serial);
-            if hosted.is_ahead() {
+            if hosted.rise_above(serial) {
                 tracing::info!(%zone, "a secondary has the serial {serial}: going on above it");
             }
         }
@@ -320,7 +319,9 @@ async fn number(mut served: Served, secondaries: &Secondaries) -> Served {
     let started = unix_time();
     for zone in served.zones_mut() {
         let heard = ask_all(zone.apex(), secondaries).await;
-        heard.into_iter().chain([started]).for_each(|serial| zone.rise_above(serial));
+        for serial in heard.into_iter().chain([started]) {
+            zone.rise_above(serial);
+        }
     }
     served
 }
