@@ -23,8 +23,11 @@ use crate::server::{Serving, client, connect, framed, read_framed, snapshot, zon
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A reason, and the questions that it is one for.
+type Permission = (&'static str, fn(&Query) -> bool);
+
 /// In what the three may differ, and why. All else has to be equal.
-const PERMITTED: [(&str, fn(&Query) -> bool); 4] = [
+const PERMITTED: [Permission; 4] = [
     (
         "BIND answers ANY with all that a name has; RFC 8482 lets one RRset do, as Knot has it",
         |query| query.rtype == Type::ANY,

@@ -213,20 +213,27 @@ impl<'m> Question<'m> {
     /// Reads from the question's own octets, so that a name which points elsewhere is refused:
     /// it could not be echoed.
     fn read(octets: &'m [u8]) -> Result<Question<'m>, Malformed> {
-        let (mut labels, mut count) = ([&[][..]; LABELS_MAX], 0);
+        // Where each label begins, by its length.
+        let (mut starts, mut count) = ([0_u8; LABELS_MAX], 0);
         let mut reader = Reader::new(octets);
         loop {
+            let start = reader.position();
             let length = usize::from(reader.take(1)?[0]);
             if length == 0 {
                 break;
             }
-            if length > LABEL_MAX || count == LABELS_MAX {
+            if length > LABEL_MAX || count == LABELS_MAX || start > NAME_MAX {
                 return Err(Malformed);
             }
-            labels[count] = reader.take(length)?;
+            starts[count] = start as u8; // NAME_MAX.
             count += 1;
+            reader.take(length)?;
         }
-        let name = Octets::from_wire_labels(labels[..count].iter().copied());
+        let label = |start: &u8| {
+            let start = usize::from(*start);
+            &octets[start + 1..start + 1 + usize::from(octets[start])]
+        };
+        let name = Octets::from_wire_labels(starts[..count].iter().map(label));
         let name = name.map_err(|_| Malformed)?;
         let (rtype, class) = (Type(reader.u16()?), reader.u16()?);
         Ok(Question { name, rtype, class, octets })

@@ -5,7 +5,7 @@
 //! everything below a name is one range of an ordered map. A zero or one inside a label is written
 //! as two octets (`01 02`, `01 03`), so that the ending zero stays unique.
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -109,13 +109,6 @@ impl Name {
         labels: impl DoubleEndedIterator<Item = &'l [u8]>,
     ) -> Result<Name, NameError> {
         Name::root().below(labels.rev())
-    }
-}
-
-/// Maps with names for keys are asked for [`Name::stored`], or the same of an [`Octets`].
-impl Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        &self.0
     }
 }
 

@@ -255,6 +255,10 @@ fn resident() -> u64 {
 
 /// The bundled server, in a process of its own: prints its memory beyond the zone's once it
 /// answers, and takes from its input how many records are to change a second.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the process is over with its input, and leaves nothing"
+)]
 pub(crate) fn child(args: &str) {
     let (port, records) = args.split_once(' ').expect("a port and a number of records");
     let (addr, records): (SocketAddr, usize) =
@@ -304,7 +308,7 @@ fn pause() {
 /// Has this process run on that core alone.
 pub(crate) fn pin_to_core(core: usize) {
     let id = std::process::id().to_string();
-    let pinned =
-        Command::new("taskset").args(["-cp", &core.to_string(), &id]).stdout(Stdio::null());
-    assert!(pinned.status().expect("taskset runs").success());
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-cp", &core.to_string(), &id]).stdout(Stdio::null());
+    assert!(taskset.status().expect("taskset runs").success());
 }
