@@ -13,10 +13,14 @@ use tempfile::TempDir;
 
 use crate::masters::{Canned, Nobody, answer};
 use crate::peer::{Peer, Setup, claim_port};
+use crate::running;
 use crate::simulated::Simulated;
-use crate::site::state;
+use crate::site::{Site, state};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// For the SOA of `mesos`.
+const QUESTION: &[u8] = b"\0\x07\0\0\0\x01\0\0\0\0\0\0\x05mesos\0\0\x06\0\x01";
 
 /// `mesozone run` with the bundled server on a port of its own; it ends with the value.
 pub(crate) struct Daemon {
@@ -315,10 +319,9 @@ fn a_flood_is_answered_in_part_and_who_shows_a_cookie_is_answered_all_the_same()
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(daemon.address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let question = b"\0\x07\0\0\0\x01\0\0\0\0\0\0\x05mesos\0\0\x06\0\x01";
     let (mut whole, mut cut, mut reply) = (0, 0, [0; 512]);
     for _ in 0..300 {
-        socket.send(question).unwrap();
+        socket.send(QUESTION).unwrap();
     }
     while socket.recv(&mut reply).is_ok() {
         match reply[2] & 2 {
@@ -334,7 +337,7 @@ fn a_flood_is_answered_in_part_and_who_shows_a_cookie_is_answered_all_the_same()
     assert_eq!(cookie.len(), 48, "{told}");
     let cookie = format!("+cookie={cookie}");
     for _ in 0..60 {
-        socket.send(question).unwrap();
+        socket.send(QUESTION).unwrap();
         let told = dig(daemon.address, &["+ignore", &cookie, "mesos", "SOA"]);
         assert!(told.contains("status: NOERROR") && !told.contains(" tc"), "{told}");
     }
@@ -358,4 +361,35 @@ fn addresses_lead_back_to_names() {
     let pointer = listed.lines().find(|line| line.contains("\tPTR\t")).expect("a pointer");
     let [address, _, name] = *pointer.split('\t').collect::<Vec<_>>() else { panic!("{pointer}") };
     assert!(dig(daemon.address, &[address, "PTR"]).contains(name), "{pointer}");
+}
+
+#[test]
+fn a_flood_keeps_no_task_from_its_name() {
+    let master = Simulated::start(&["--tasks", "5"]);
+    let site = Site::start(Peer::Bind, &Setup::default());
+    let (address, _claim) = claim_port();
+    site.follow(&[url(&master)], "");
+    site.add(&format!("[server]\nlisten = [\"{address}\"]\nrate_limit = 0\n"));
+    let mut daemon = running::Daemon::start(&site);
+    daemon.says("published");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.connect(address).unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    // What does not fit into its buffer is lost, as floods are.
+                    let _ = socket.send(QUESTION);
+                }
+            });
+        }
+        for name in ["one", "two", "three"] {
+            master.control(json!({"start": {"framework": "marathon", "name": name, "count": 1}}));
+            let name = format!("{name}.marathon.mesos");
+            running::until("the name is there", || !site.peer.query(&name, "A").is_empty());
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(daemon.stop().0, 0);
 }

@@ -50,8 +50,9 @@ impl Lab {
         let proxy = Proxy::to(self.site.peer.addr());
         let (bundled, claim) = claim_port();
         let election = &self.election;
-        let tables =
-            format!("[server]\nlisten = [\"{bundled}\"]\n[ha]\nelection = {election:?}\n{ha}\n");
+        let tables = format!(
+            "[server]\nlisten = [\"{bundled}\"]\nrate_limit = 0\n[ha]\nelection = {election:?}\n{ha}\n"
+        );
         self.site.configure(&proxy.addr().to_string(), self.site.peer.key_file(), "", &tables);
         let master = format!("http://{}", self.master.address);
         self.site.follow(&[master], "poll_interval = \"100ms\"");

@@ -37,7 +37,7 @@ impl Lab {
         let (bundled, claim) = claim_port();
         let lines = "poll_interval = \"100ms\"\nreconcile_interval = \"200ms\"";
         site.follow(masters, &format!("watch = {way:?}\n{lines}\n{mesos}"));
-        site.add(&format!("[server]\nlisten = [\"{bundled}\"]\n"));
+        site.add(&format!("[server]\nlisten = [\"{bundled}\"]\nrate_limit = 0\n"));
         let before = site.peer.axfr();
         Lab { site, before, bundled, _claim: claim }
     }

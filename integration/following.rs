@@ -404,7 +404,7 @@ fn a_name_server_that_is_stuck_holds_nobody_up() {
     let key = site.peer.key_file();
     site.add(&target("deaf", &deaf.local_addr().unwrap().to_string(), &key));
     site.add(&target("other", &other.peer.addr().to_string(), &other.peer.key_file()));
-    site.add(&format!("[server]\nlisten = [\"{bundled}\"]\n"));
+    site.add(&format!("[server]\nlisten = [\"{bundled}\"]\nrate_limit = 0\n"));
     let mut daemon = Daemon::start(&site);
     until("both are published", || {
         [&site, &other].iter().all(|site| !site.peer.query("search.marathon.mesos", "A").is_empty())
@@ -431,7 +431,7 @@ fn it_waits_for_masters_at_the_start_and_later() {
         let site = Site::start(Peer::Bind, &Setup::default());
         let (bundled, _claim) = claim_port();
         site.follow(&[url(&master)], &format!("watch = {way:?}\n{OFTEN}"));
-        site.add(&format!("[server]\nlisten = [\"{bundled}\"]\n"));
+        site.add(&format!("[server]\nlisten = [\"{bundled}\"]\nrate_limit = 0\n"));
         let before = site.peer.axfr();
         let mut daemon = Daemon::start(&site);
         let mut asker = Asker::of(bundled);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::os::unix::net::UnixListener;
 use std::process::Child;
 use std::sync::{Arc, Mutex};
@@ -180,8 +180,17 @@ fn shown(reply: &[u8]) -> String {
 }
 
 async fn ask(forwarder: &Arc<Forwarder>, owner: &str, transport: Transport) -> String {
+    ask_from(forwarder, owner, transport, CLIENT.ip()).await
+}
+
+async fn ask_from(
+    forwarder: &Arc<Forwarder>,
+    owner: &str,
+    transport: Transport,
+    client: impl Into<IpAddr>,
+) -> String {
     let request = query(owner, 1);
-    let reply = forwarder.forward(&request, CLIENT, transport);
+    let reply = forwarder.forward(&request, SocketAddr::new(client.into(), 53), transport);
     let reply = tokio::time::timeout(OVER, reply).await.expect("an answer in time");
     shown(&reply.expect("an answer"))
 }
@@ -421,24 +430,30 @@ async fn beyond_its_room_a_zone_fails_at_once_and_others_do_not() {
     let forwarder = forwarder(&zones);
     let owners: Vec<String> = (0..256).map(|n| format!("n{n}.silent")).collect();
     let mut waiting = Vec::new();
-    for owner in &owners {
-        let mut question = Box::pin(ask(&forwarder, owner, Transport::Udp));
+    // Of four networks, each of which has its share of the room.
+    let asks = async |owner: &str, at: usize| {
+        ask_from(&forwarder, owner, Transport::Udp, [10, 0, 0, (at / 128) as u8]).await
+    };
+    for (at, owner) in owners.iter().enumerate() {
+        let mut question = Box::pin(asks(owner, at));
         assert_eq!(question.as_mut().now_or_never(), None);
         waiting.push(question);
     }
-    let next = ask(&forwarder, "next.silent", Transport::Udp).now_or_never();
+    let next = asks("www.good", 0).now_or_never();
+    assert_eq!(next.as_deref(), Some("SERVFAIL"), "its share is taken");
+    let next = asks("next.silent", 300).now_or_never();
     assert_eq!(next.as_deref(), Some("SERVFAIL"));
-    assert_eq!(ask(&forwarder, "www.good", Transport::Udp).await, GOOD);
+    assert_eq!(asks("www.good", 300).await, GOOD);
     // The same again needs no socket, but room.
-    for _ in 256..512 {
-        let mut question = Box::pin(ask(&forwarder, "n0.silent", Transport::Udp));
+    for at in 256..512 {
+        let mut question = Box::pin(asks("n0.silent", at));
         assert_eq!(question.as_mut().now_or_never(), None);
         waiting.push(question);
     }
-    let next = ask(&forwarder, "www.good", Transport::Udp).now_or_never();
+    let next = asks("www.good", 600).now_or_never();
     assert_eq!(next.as_deref(), Some("SERVFAIL"));
     drop(waiting);
-    assert_eq!(ask(&forwarder, "www.good", Transport::Udp).await, GOOD);
+    assert_eq!(asks("www.good", 0).await, GOOD);
 }
 
 /// A forwarder behind a socket, and how many questions it heard.

@@ -93,30 +93,47 @@ pub enum Verdict {
     Signed,
 }
 
+/// What was made of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answered {
+    pub verdict: Verdict,
+    pub identity: Identity,
+    /// The data of the cookie that the client is to show the next time.
+    pub cookie: Option<[u8; cookie::ANSWER_LEN]>,
+}
+
+impl Answered {
+    /// Without a word about the client.
+    fn unknown(verdict: Verdict) -> Answered {
+        Answered { verdict, identity: Identity::Claimed, cookie: None }
+    }
+}
+
 /// Writes the answer to a request, in place of whatever `reply` held.
 pub fn answer(
     served: &Served,
     request: &[u8],
     circumstances: &Circumstances<'_>,
     reply: &mut Vec<u8>,
-) -> (Verdict, Identity) {
+) -> Answered {
     let header = Header::parse(request).ok().filter(|header| !header.is_response());
-    let Some(header) = header else { return (Verdict::Silence, Identity::Claimed) };
+    let Some(header) = header else { return Answered::unknown(Verdict::Silence) };
     let asked = Asked::read(&header, request);
     let edns = asked.as_ref().ok().and_then(|asked| asked.edns);
     if asked.as_ref().is_ok_and(|asked| asked.ending == Ending::Signature) {
         reply.clear();
-        return (Verdict::Signed, Identity::Claimed);
+        return Answered::unknown(Verdict::Signed);
     }
     let mut reply = Reply::new(&header, edns, circumstances, reply);
-    let identity = reply.identity;
+    let (identity, cookie) = (reply.identity, reply.cookie);
+    let answered = |verdict| Answered { verdict, identity, cookie };
     if header.opcode() != OPCODE_QUERY {
         reply.finish(Rcode::NOTIMP);
-        return (Verdict::Answer, identity);
+        return answered(Verdict::Answer);
     }
     let Some(question) = asked.ok().and_then(|asked| asked.question) else {
         reply.finish(Rcode::FORMERR);
-        return (Verdict::Answer, identity);
+        return answered(Verdict::Answer);
     };
     reply.question(&question);
     let (rcode, verdict) = match edns {
@@ -124,7 +141,7 @@ pub fn answer(
         _ => reply.respond(served, &question),
     };
     reply.finish(rcode);
-    (verdict, identity)
+    answered(verdict)
 }
 
 /// Makes of an answer one that is cut short before its first record, so that who asked comes again
@@ -566,7 +583,7 @@ mod tests {
     ) -> Option<Vec<u8>> {
         let circumstances = circumstances(transport, random, 0);
         let mut reply = vec![7; 3];
-        let (verdict, _) = super::answer(served, request, &circumstances, &mut reply);
+        let verdict = super::answer(served, request, &circumstances, &mut reply).verdict;
         (verdict != Verdict::Silence).then_some(reply)
     }
 
@@ -851,8 +868,8 @@ mod tests {
         let (transport, recursion) = (Transport::Tcp, Recursion::Available);
         let circumstances = Circumstances { recursion, ..circumstances(transport, 0, 0) };
         let mut reply = Vec::new();
-        let (verdict, _) =
-            super::answer(&served(), &query(owner, rtype), &circumstances, &mut reply);
+        let asked = query(owner, rtype);
+        let Answered { verdict, .. } = super::answer(&served(), &asked, &circumstances, &mut reply);
         assert_eq!(verdict, expected);
         assert_eq!(Header::parse(&reply).unwrap().flags & Header::RA, Header::RA);
     }
@@ -925,9 +942,9 @@ mod tests {
             let circumstances = circumstances(Transport::Udp, 0, 0);
             let circumstances = Circumstances { client: client.into(), cookies, ..circumstances };
             let mut reply = Vec::new();
-            let (verdict, identity) = super::answer(&served(), asked, &circumstances, &mut reply);
-            assert_eq!(verdict, Verdict::Answer);
-            (reply, identity)
+            let answered = super::answer(&served(), asked, &circumstances, &mut reply);
+            assert_eq!(answered.verdict, Verdict::Answer);
+            (reply, answered.identity)
         };
         let (reply, identity) = ask(&option(b"sthlient"), [192, 0, 2, 1]);
         assert_eq!(identity, Identity::Claimed);

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::answer::{Circumstances, Identity, Recursion, Transport, Verdict, answer, cut_short};
+use crate::answer::{
+    Answered, Circumstances, Identity, Recursion, Transport, Verdict, answer, cut_short,
+};
 use crate::connection::{now, random};
-use crate::cookie::Secrets;
+use crate::cookie::{ANSWER_LEN, Secrets};
 use crate::countersign::{self, Opened};
 use crate::forward::Forwarder;
 use crate::forwarding::{Admission, Errand, Forwarding};
@@ -123,7 +125,7 @@ impl Answering {
         let random = chance.next();
         let circumstances =
             Circumstances { client, transport, cookies, random, recursion, reserved: 0 };
-        let (verdict, identity) = answer(served, request, &circumstances, reply);
+        let Answered { verdict, identity, cookie } = answer(served, request, &circumstances, reply);
         let verdict = match verdict {
             Verdict::Signed => self.answer_signed(served, request, circumstances, reply),
             verdict => verdict,
@@ -138,7 +140,7 @@ impl Answering {
         match (verdict, judgement) {
             (Verdict::Silence | Verdict::Signed, _) | (_, Judgement::Silence) => Outcome::Silence,
             (Verdict::Elsewhere, judgement) if serves => {
-                self.forward(request, (client, transport), judgement, reply)
+                self.forward(request, (client, transport, cookie), judgement, reply)
             }
             (_, Judgement::Truncate) => {
                 cut_short(reply);
@@ -155,19 +157,31 @@ impl Answering {
     fn forward(
         &self,
         request: &[u8],
-        (client, transport): (IpAddr, Transport),
+        (client, transport, cookie): (IpAddr, Transport, Option<[u8; ANSWER_LEN]>),
         judgement: Judgement,
         reply: &mut Vec<u8>,
     ) -> Outcome<'_> {
-        *reply = match self.forwarder.admit(request, client, transport) {
+        let errand = match self.forwarder.admit(request, client, transport) {
             Admission::Silence => return Outcome::Silence,
-            Admission::Ask(errand) if judgement == Judgement::Answer => {
-                return Outcome::Forward(errand);
+            Admission::Ask(errand) => match cookie {
+                Some(cookie) => errand.with_cookie(cookie),
+                None => errand,
+            },
+            Admission::Answer(answer) => {
+                *reply = answer;
+                return Outcome::Answer;
             }
-            Admission::Ask(errand) => errand.truncated(),
-            Admission::Answer(answer) => answer,
         };
+        if judgement == Judgement::Answer {
+            return Outcome::Forward(errand);
+        }
+        *reply = errand.truncated();
         Outcome::Answer
+    }
+
+    /// Whether this is the address of a secondary.
+    pub(crate) fn is_secondary(&self, client: IpAddr) -> bool {
+        self.secondaries.addresses.iter().any(|secondary| secondary.ip() == client.to_canonical())
     }
 
     /// Answers a signed request with a signature: as what was signed, or refusing that.
@@ -182,7 +196,7 @@ impl Answering {
             Opened::Signed(request, mut signer) => {
                 let reserved = signer.signature_len();
                 let circumstances = Circumstances { reserved, ..circumstances };
-                let (verdict, _) = answer(served, &request, &circumstances, reply);
+                let Answered { verdict, .. } = answer(served, &request, &circumstances, reply);
                 signer.sign(reply, now());
                 return match verdict {
                     // Nobody else's answer would bear a signature of ours.

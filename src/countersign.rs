@@ -138,9 +138,12 @@ pub fn error(request: &[u8], rcode: Rcode) -> Result<Vec<u8>, WireError> {
     const OPCODE: u16 = 0x7800;
     let (header, reader) = Reader::behind_question(request)?;
     let flags = Header::QR | header.flags & (OPCODE | Header::RD) | rcode.0;
-    let mut message = request[..reader.position()].to_vec();
+    // Thousands of them would leave no room for a signature.
+    let is_one = header.counts[0] == 1;
+    let mut message = request[..if is_one { reader.position() } else { HEADER_LEN }].to_vec();
     message[2..4].copy_from_slice(&flags.to_be_bytes());
-    message[6..HEADER_LEN].fill(0);
+    message[4..HEADER_LEN].fill(0);
+    message[5] = u8::from(is_one);
     Ok(message)
 }
 

@@ -1,12 +1,14 @@
 //! `mesozone run`: one task follows the masters and publishes snapshots, one task a target makes its
 //! zone follow them.
 
+use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{error, info};
 
@@ -34,7 +36,7 @@ const RESIGN_AFTER: Duration = Duration::from_secs(5);
 /// Polls that may fail, the last by its time limit, before masters count as silent.
 const SILENT_POLLS: u32 = 3;
 
-/// Why `run` cannot start. Once it runs, nothing but a signal ends it.
+/// Why `run` cannot start, or cannot go on: once it runs, a signal ends it, or a fault of its own.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -51,6 +53,8 @@ pub enum StartError {
     Name(String, #[source] NameError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error("the bundled server ended")]
+    Serving(#[source] io::Error),
     #[error("[server] forward: {0} is this server itself: questions would go in circles")]
     Circle(SocketAddr),
 }
@@ -133,7 +137,7 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let masters = Masters::new(&config.mesos)?;
     let ((publisher, latest), (hearing, heard)) = (watch::channel(None), watch::channel(None));
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut serving) = (JoinSet::new(), None);
     if let Some(server) = &config.server {
         open_more_files();
         let bound = Bound::bind(&server.listen)?;
@@ -143,13 +147,9 @@ pub async fn run(
         }
         let mut stop = stop.clone();
         let latest = latest.clone();
-        tasks.spawn(async move {
-            let stopped = stopped(&mut stop);
-            let serving = server::serve(bound, latest, manner, stopped);
-            if let Err(error) = serving.await {
-                error!("cannot answer over UDP: {error}");
-            }
-        });
+        serving = Some(tokio::spawn(async move {
+            server::serve(bound, latest, manner, stopped(&mut stop)).await
+        }));
     }
     let (candidacy, resignation) = stand(config)?.unzip();
     let silence_max = config.mesos.poll_interval * SILENT_POLLS + config.mesos.timeout;
@@ -157,7 +157,16 @@ pub async fn run(
     for target in targets {
         tasks.spawn(keep(target, followed.clone(), candidacy.clone(), stop.clone()));
     }
-    follow::follow(config, masters, (publisher, hearing), stop).await;
+    tokio::select! {
+        () = follow::follow(config, masters, (publisher, hearing), stop.clone()) => {}
+        // Who restarts us brings it back; without a word nobody would know that it is gone.
+        error = broken(&mut serving), if !*stop.borrow() => return Err(StartError::Serving(error)),
+    }
+    if let Some(serving) = serving
+        && let Err(panic) = serving.await
+    {
+        error!("answering ended: {panic}");
+    }
     if let Some(resignation) = resignation {
         // The fences first, so that the next one finds them free. A server in trouble keeps no
         // other target from being followed.
@@ -166,6 +175,18 @@ pub async fn run(
     }
     finish(&mut tasks).await;
     Ok(())
+}
+
+/// Why the bundled server ended, once it did by itself.
+async fn broken(serving: &mut Option<JoinHandle<io::Result<()>>>) -> io::Error {
+    let Some(running) = serving else { return pending().await };
+    let ended = running.await;
+    *serving = None;
+    match ended {
+        Ok(Ok(())) => pending().await,
+        Ok(Err(error)) => error,
+        Err(panic) => io::Error::other(panic),
+    }
 }
 
 /// Stands for election where that is configured.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::{io, mem};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendto};
 use tokio::runtime::Handle;
 
 use crate::answer::Transport;
@@ -154,7 +154,7 @@ impl Worker {
                         self.clients.push(*client);
                     }
                 }
-                Outcome::Forward(errand) => match self.answering.forwarder.hold(errand) {
+                Outcome::Forward(errand) => match self.answering.forwarder.hold(errand, ip.ip()) {
                     Ok(held) => {
                         let (answering, socket) = (self.answering.clone(), self.socket.clone());
                         self.runtime.spawn(carry(answering, held, socket, ip));
@@ -176,7 +176,9 @@ impl Worker {
         let (mut at, nothing) = (0, []);
         while at < self.clients.len() {
             let rest = &self.clients[at..];
-            let sent = sendmmsg(socket, headers, &slices[at..], rest, nothing, MsgFlags::empty());
+            // A client that nobody can reach fills the buffer: its answers are lost, not ours to wait for.
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let sent = sendmmsg(socket, headers, &slices[at..], rest, nothing, flags);
             at += match sent.map(Iterator::count) {
                 Ok(count) => count.max(1),
                 Err(Errno::EINTR) => 0,
@@ -193,7 +195,9 @@ impl Worker {
 /// Asks another name server, and sends its answer on.
 async fn carry(answering: Arc<Answering>, held: Held, socket: Arc<UdpSocket>, client: SocketAddr) {
     let reply = answering.forwarder.carry(held).await;
-    if let Err(error) = socket.send_to(&reply, client) {
+    let to = SockaddrStorage::from(client);
+    // Never waits: this is not the thread's only task.
+    if let Err(error) = sendto(socket.as_raw_fd(), &reply, &to, MsgFlags::MSG_DONTWAIT) {
         tracing::debug!(%client, %error, "cannot answer over UDP");
     }
 }

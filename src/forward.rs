@@ -16,15 +16,18 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 use crate::answer::Transport;
 use crate::forwarding::{Admission, Answer, Errand, Forwarding, Query};
 use crate::name::Name;
+use crate::shares::{Share, Shares};
 
 /// Questions at once, with those that wait for another's answer; the next is answered SERVFAIL.
 const HELD_MAX: usize = 512;
+/// Of them those of one client network, so that it leaves room for others.
+const PER_CLIENT_MAX: usize = 128;
 /// Of them, questions being asked in one zone, so that upstreams which do not answer leave room for
 /// others. Each has one socket.
 const ASKED_MAX: usize = 256;
@@ -57,7 +60,7 @@ type Flight = Shared<Answering>;
 #[derive(Debug)]
 pub struct Forwarder {
     forwarding: Forwarding,
-    held: Arc<Semaphore>,
+    held: Arc<Shares>,
     /// Of each zone, how many more may be asked.
     asked: HashMap<Name, Arc<Semaphore>>,
     /// Until when others are asked first; none while it answers.
@@ -75,7 +78,7 @@ struct Flights {
 #[derive(Debug)]
 pub struct Held {
     errand: Errand,
-    _room: OwnedSemaphorePermit,
+    _room: Share,
 }
 
 impl Forwarder {
@@ -84,7 +87,7 @@ impl Forwarder {
         let asked = zones.map(|zone| (zone.clone(), Arc::new(Semaphore::new(ASKED_MAX)))).collect();
         let upstreams = forwarding.upstreams.values().flatten();
         let avoided = upstreams.map(|upstream| (*upstream, Mutex::default())).collect();
-        let held = Arc::new(Semaphore::new(HELD_MAX));
+        let held = Shares::new(HELD_MAX, PER_CLIENT_MAX);
         Arc::new(Forwarder { forwarding, held, asked, avoided, flights: Mutex::default() })
     }
 
@@ -104,10 +107,10 @@ impl Forwarder {
     }
 
     /// Takes room for a question; where there is none, the answer that says so.
-    pub fn hold(&self, errand: Errand) -> Result<Held, Vec<u8>> {
-        match self.held.clone().try_acquire_owned() {
-            Ok(room) => Ok(Held { errand, _room: room }),
-            Err(_) => {
+    pub fn hold(&self, errand: Errand, client: IpAddr) -> Result<Held, Vec<u8>> {
+        match self.held.take(client, 0) {
+            Some(room) => Ok(Held { errand, _room: room }),
+            None => {
                 tracing::debug!(zone = %errand.zone, "too many questions to forward another");
                 Err(errand.failed())
             }
@@ -134,7 +137,7 @@ impl Forwarder {
         match self.admit(request, client.ip(), transport) {
             Admission::Silence => None,
             Admission::Answer(reply) => Some(reply),
-            Admission::Ask(errand) => Some(match self.hold(errand) {
+            Admission::Ask(errand) => Some(match self.hold(errand, client.ip()) {
                 Ok(held) => self.carry(held).await,
                 Err(reply) => reply,
             }),

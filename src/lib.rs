@@ -82,6 +82,7 @@
 //! - [`publish`]: carrying out a plan there
 //! - [`sift`]: finding the names that a server refuses
 //! - [`pass`]: reading, planning, writing and verifying once
+//! - [`shares`]: room that clients share
 //! - [`forward`]: asking other servers for the bundled one's clients
 //! - [`answering`]: what all sockets of the bundled server share
 //! - [`datagrams`]: answering over UDP
@@ -165,6 +166,7 @@ pub mod selection;
 pub mod served;
 pub mod server;
 pub mod setting;
+pub mod shares;
 pub mod sift;
 pub mod snapshot;
 pub mod splitter;

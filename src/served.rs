@@ -112,10 +112,14 @@ impl Hosted {
             self.content = Some(Content { published, zone, index, editions, certainty, denial });
             return;
         };
-        content.certainty = certainty;
+        let before = std::mem::replace(&mut content.certainty, certainty);
         let zone = self.authority.complete(published.clone(), content.editions.serial());
         content.index.follow(&content.zone, &zone);
         (content.published, content.zone) = (published, zone);
+        if (before, certainty) == (Certainty::Partial, Certainty::Whole) {
+            // The edition until now lacks what nobody was told is missing.
+            self.advance(now);
+        }
     }
 
     /// Takes note of a serial that somebody has, and says whether it is later than ours. Then it was
@@ -289,6 +293,17 @@ mod tests {
         assert!(zone.transferable().is_none() && zone.editions().is_some());
         zone.follow(published(&["a.mesos"]), Certainty::Whole, Serial(9));
         assert!(zone.transferable().is_some());
+    }
+
+    #[test]
+    fn what_is_transferred_first_is_whole() {
+        let mut zone = hosted();
+        zone.follow(published(&["a.mesos"]), Certainty::Partial, Serial(7));
+        assert!(zone.transferable().is_none());
+        zone.follow(published(&["a.mesos", "b.mesos"]), Certainty::Whole, Serial(7));
+        let editions = zone.transferable().unwrap();
+        let key = Key { name: "b.mesos".parse().unwrap(), rtype: Type::A };
+        assert!(editions.zone().get(&key).is_some() && !zone.is_ahead());
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use socket2::{Domain, Socket};
 use tokio::net::TcpListener;
@@ -24,7 +26,7 @@ use crate::outgoing::Secondaries;
 use crate::rr::{Serial, Type};
 use crate::served::{Authority, Certainty, Hosted, Served};
 use crate::snapshot::Snapshot;
-use crate::streams::accept;
+use crate::streams::{accept, places};
 use crate::zone::Key;
 
 /// The transferable zone advances no more often, so that its serial can be Unix time.
@@ -174,7 +176,11 @@ pub async fn serve(
     let (secondaries, mut snapshots) = (Arc::new(secondaries), snapshots);
     let (has, heard) = mpsc::channel(HEARD_MAX);
     let zones = authorities.into_iter().map(|authority| Hosted::nothing(Arc::new(authority)));
-    let served = number(Served::of(zones.collect()), &secondaries).await;
+    let mut shutdown = pin!(shutdown);
+    let served = tokio::select! {
+        served = number(Served::of(zones.collect()), &secondaries) => served,
+        () = &mut shutdown => return Ok(()),
+    };
     let asked = (forwarding, rate_limit);
     let answering = Answering::new(served.clone(), secondaries.clone(), has.clone(), asked);
     let answering = Arc::new(answering);
@@ -193,27 +199,25 @@ pub async fn serve(
     let mut follower =
         Follower { served, answering: answering.clone(), advanced: None, newest, heard };
     follower.follow_latest(&mut snapshots);
-    let connected = Arc::default();
+    let places = places();
     for (_, udp, tcp) in bound.sockets {
         datagrams.extend(udp);
-        tasks.spawn(accept(tcp, answering.clone(), Arc::clone(&connected)));
+        tasks.spawn(accept(tcp, answering.clone(), places.clone()));
     }
     tasks.spawn(renew_secrets(answering.clone()));
     let datagrams = Datagrams::start(datagrams, &answering)?;
-    tokio::select! {
-        () = shutdown => {}
-        () = follower.follow(snapshots) => {}
-        () = broken(&datagrams) => tracing::error!("a thread that answers over UDP ended"),
-        Some(Err(ended)) = tasks.join_next() => {
-            // None of them ends by itself. A panic goes on here, rather than leave one silent.
-            if let Ok(panic) = ended.try_into_panic() {
-                std::panic::resume_unwind(panic);
-            }
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        () = follower.follow(snapshots) => Ok(()),
+        () = broken(&datagrams) => Err(io::Error::other("a thread that answers over UDP ended")),
+        // None of them ends by itself.
+        Some(ended) = tasks.join_next() => {
+            Err(ended.err().map_or_else(|| io::Error::other("a task ended"), io::Error::other))
         }
-    }
+    };
     tasks.shutdown().await;
     tokio::task::block_in_place(|| datagrams.stop());
-    Ok(())
+    ended
 }
 
 /// Has cookies made with a new secret now and then, for ever.
@@ -314,13 +318,20 @@ impl Follower {
 }
 
 /// Has the serials of this process begin above those of earlier ones: above the clock's, for one
-/// that ended this very second may have issued it, and above those that secondaries tell.
+/// that ended this very second may have issued it, and above those that secondaries tell; far above
+/// where they are later than the clock and some secondary does not tell.
 async fn number(mut served: Served, secondaries: &Secondaries) -> Served {
+    const FAR: u32 = 1 << 20;
     let started = unix_time();
-    for zone in served.zones_mut() {
-        let heard = ask_all(zone.apex(), secondaries).await;
-        for serial in heard.into_iter().chain([started]) {
-            zone.rise_above(serial);
+    let asked = served.zones().iter().map(|zone| ask_all(zone.apex(), secondaries));
+    let answers = join_all(asked).await;
+    for (zone, heard) in served.zones_mut().iter_mut().zip(answers) {
+        zone.rise_above(started);
+        let is_quiet = heard.len() < secondaries.addresses.len();
+        for serial in heard {
+            if zone.rise_above(serial) && is_quiet {
+                zone.rise_above(Serial(serial.0.wrapping_add(FAR)));
+            }
         }
     }
     served

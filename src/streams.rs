@@ -1,10 +1,9 @@
 //! Answering over TCP, RFC 7766: as many queries as a client sends, answered in their order, to as
 //! many clients as there is room for.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
@@ -16,11 +15,14 @@ use crate::answer::Transport;
 use crate::answering::{Answering, Chance, Outcome};
 use crate::connection::now;
 use crate::outgoing::Outgoing;
+use crate::shares::Shares;
 
 /// Connections at once, over all addresses; the next is closed.
 const CONNECTIONS_MAX: usize = 1024;
-/// Of them those of one client, so that it leaves room for others.
+/// Of them those of one client network, so that it leaves room for others.
 const PER_CLIENT_MAX: usize = 128;
+/// Those that only secondaries can have.
+const KEPT: usize = 32;
 /// How long a connection may take to send its next query.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How long a connection may take to read an answer.
@@ -31,51 +33,13 @@ const TRANSFER_MAX: Duration = Duration::from_secs(15 * 60);
 /// The wait after a socket failed, lest one that fails for long takes a whole core.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is connected, and how often.
-#[derive(Default)]
-pub(crate) struct Connected(Mutex<HashMap<IpAddr, usize>>);
-
-/// A connection that counts until this is dropped.
-struct Place {
-    connected: Arc<Connected>,
-    client: IpAddr,
-}
-
-impl Connected {
-    /// Room for one more connection of this client.
-    fn take(self: &Arc<Connected>, client: IpAddr) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.values().sum::<usize>() >= CONNECTIONS_MAX {
-            return None;
-        }
-        let count = counts.entry(client).or_default();
-        if *count >= PER_CLIENT_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Place { connected: self.clone(), client })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.connected.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = counts.get_mut(&self.client).map(|count| {
-            *count -= 1;
-            *count
-        });
-        if left == Some(0) {
-            counts.remove(&self.client);
-        }
-    }
+/// Room for connections.
+pub(crate) fn places() -> Arc<Shares> {
+    Shares::new(CONNECTIONS_MAX, PER_CLIENT_MAX)
 }
 
 /// Accepts connections for ever.
-pub(crate) async fn accept(
-    listener: TcpListener,
-    answering: Arc<Answering>,
-    connected: Arc<Connected>,
-) {
+pub(crate) async fn accept(listener: TcpListener, answering: Arc<Answering>, places: Arc<Shares>) {
     let mut open = JoinSet::new();
     loop {
         let (stream, client) = match listener.accept().await {
@@ -87,7 +51,8 @@ pub(crate) async fn accept(
             }
         };
         while open.try_join_next().is_some() {}
-        let Some(place) = connected.take(client.ip()) else { continue };
+        let kept = if answering.is_secondary(client.ip()) { 0 } else { KEPT };
+        let Some(place) = places.take(client.ip(), kept) else { continue };
         let answering = answering.clone();
         open.spawn(async move {
             if let Err(error) = serve(stream, client.ip(), &answering).await {
@@ -114,7 +79,9 @@ async fn serve(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> 
             Outcome::Silence => break,
             Outcome::Answer => {}
             Outcome::Forward(errand) => {
-                reply = match answering.forwarder.hold(errand) {
+                // Nobody waits for an answer behind another that takes seconds.
+                timeout(WRITE_MAX, writing.flush()).await??;
+                reply = match answering.forwarder.hold(errand, client) {
                     Ok(held) => answering.forwarder.carry(held).await,
                     Err(failed) => failed,
                 };
@@ -125,7 +92,7 @@ async fn serve(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> 
             }
         }
         timeout(WRITE_MAX, write_message(&mut writing, &reply)).await??;
-        if reading.buffer().is_empty() {
+        if !has_message(reading.buffer()) {
             timeout(WRITE_MAX, writing.flush()).await??;
         }
     }
@@ -150,6 +117,12 @@ async fn transfer(
         timeout(WRITE_MAX, writing.write_all(&framed)).await??;
     }
     timeout(WRITE_MAX, writing.flush()).await?
+}
+
+/// Whether a whole message has come, so that its answer can leave with the one before.
+fn has_message(came: &[u8]) -> bool {
+    came.split_first_chunk()
+        .is_some_and(|(length, message)| message.len() >= usize::from(u16::from_be_bytes(*length)))
 }
 
 /// The next message behind its length, RFC 1035, section 4.2.2; none at the stream's end.

@@ -389,7 +389,7 @@ fn check_answer(served: &Served, request: &[u8], transport: Transport, random: u
     let circumstances =
         Circumstances { client, transport, cookies, random, recursion, reserved: 0 };
     let mut reply = Vec::new();
-    match answer(served, request, &circumstances, &mut reply).0 {
+    match answer(served, request, &circumstances, &mut reply).verdict {
         Verdict::Silence => {
             prop_assert!(request.len() < HEADER_LEN || request[2] & 0x80 != 0);
             return Ok(());
