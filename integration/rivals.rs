@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::peer::{Setup, on_every_peer};
+use crate::peer::{Peer, Setup, on_every_peer};
 use crate::proxy::{Fault, How, Moment, Proxy, Which};
 use crate::running::{Daemon, desired, proxied, until};
 use crate::simulated::Simulated;
@@ -278,17 +278,22 @@ fn who_takes_the_fence_without_hearing_a_master_removes_nothing() {
     });
 }
 
+/// A `run` that has just lost the first message it sent, in a zone with these records.
+fn losing_its_first_message(peer: Peer, records: &str) -> (Site, Daemon, (Proxy, Simulated)) {
+    let site = Site::start(peer, &Setup { records, ..Setup::default() });
+    let (proxy, master) = (Proxy::to(site.peer.addr()), Simulated::start(&["--tasks", "5"]));
+    site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
+    site.follow(&[format!("http://{}", master.address)], "");
+    proxy.arm(Which::Update(1), Fault::Break(Moment::Before, How::Fin));
+    let daemon = Daemon::start(&site);
+    until("the message is lost", || proxy.armed() == 0);
+    (site, daemon, (proxy, master))
+}
+
 #[test]
 fn what_others_wrote_while_a_first_message_was_lost_stays_theirs() {
     on_every_peer(|peer| {
-        let records = "theirs IN A 192.0.2.9\n";
-        let site = Site::start(peer, &Setup { records, ..Setup::default() });
-        let (proxy, master) = (Proxy::to(site.peer.addr()), Simulated::start(&["--tasks", "5"]));
-        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
-        site.follow(&[format!("http://{}", master.address)], "");
-        proxy.arm(Which::Update(1), Fault::Break(Moment::Before, How::Fin));
-        let mut daemon = Daemon::start(&site);
-        until("the message is lost", || proxy.armed() == 0);
+        let (site, mut daemon, _others) = losing_its_first_message(peer, "theirs IN A 192.0.2.9\n");
         daemon.signal("STOP");
         site.peer.nsupdate("update add search.marathon.mesos 60 A 192.0.2.77");
         daemon.signal("CONT");
@@ -303,14 +308,8 @@ fn what_others_wrote_while_a_first_message_was_lost_stays_theirs() {
 #[test]
 fn a_wildcard_is_no_fence_also_after_a_lost_message() {
     on_every_peer(|peer| {
-        let records = "* IN TXT \"v=spf1 -all\"\n";
-        let site = Site::start(peer, &Setup { records, ..Setup::default() });
-        let (proxy, master) = (Proxy::to(site.peer.addr()), Simulated::start(&["--tasks", "5"]));
-        site.configure(&proxy.addr().to_string(), site.peer.key_file(), "", "");
-        site.follow(&[format!("http://{}", master.address)], "");
-        proxy.arm(Which::Update(1), Fault::Break(Moment::Before, How::Fin));
-        let mut daemon = Daemon::start(&site);
-        until("the message is lost", || proxy.armed() == 0);
+        let (site, mut daemon, _others) =
+            losing_its_first_message(peer, "* IN TXT \"v=spf1 -all\"\n");
         daemon.says("well again");
         assert!(fence_now(&site).contains("until=run"), "{}", fence_now(&site));
         assert_eq!(daemon.stop().0, 0);

@@ -5,9 +5,9 @@
 //! Every server has one thread on one core, the generator has another. All run at once and are
 //! asked in turn, so many queries each in every round: addresses, services and names that do not
 //! exist, each with EDNS and without. The cost is the processor time that the kernel counts for the
-//! server's process. Knot, BIND and mesozone add the addresses of a service's host; NSD's are left
-//! out, as it is built. Then mesozone is asked for some seconds while 500 records a second change, and
-//! for some while none do, in turns.
+//! server's process. Knot, BIND and mesozone add the addresses of a service's host, and none adds
+//! what it was not asked for else; NSD then leaves these out as well. Then mesozone is asked for
+//! some seconds while 500 records a second change, and for some while none do, in turns.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
 

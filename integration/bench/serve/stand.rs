@@ -68,7 +68,7 @@ impl Server {
                 let conf = format!(
                     "server:\n  ip-address: 127.0.0.1@{port}\n  server-count: 1\n  username: \"\"\n  \
                      chroot: \"\"\n  zonesdir: \"{0}\"\n  pidfile: \"\"\n  xfrdir: \"{0}\"\n  \
-                     xfrdfile: \"\"\n  zonelistfile: \"{0}/zone.list\"\n  rrl-ratelimit: 0\n\
+                     xfrdfile: \"\"\n  minimal-responses: yes\n  zonelistfile: \"{0}/zone.list\"\n  rrl-ratelimit: 0\n\
                      remote-control:\n  control-enable: no\nzone:\n  name: mesos\n  \
                      zonefile: mesos.zone\n",
                     dir.display()
@@ -80,7 +80,7 @@ impl Server {
                 let conf = format!(
                     "options {{ directory \"{}\"; pid-file none; lock-file none; session-keyfile none; \
                      listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no; \
-                     notify no; dnssec-validation no; }};\ncontrols {{ }};\n\
+                     notify no; dnssec-validation no; minimal-responses no-auth; }};\ncontrols {{ }};\n\
                      zone \"mesos\" {{ type primary; file \"mesos.zone\"; check-names ignore; }};\n",
                     dir.display()
                 );
