@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::cookie::{self, COOKIE, Cookie, Secrets};
+use crate::cookie::{self, Cookie, Secrets};
 use crate::name::{LABEL_MAX, NAME_MAX, Name, Octets};
 use crate::rr::{Rdata, Rrset, Ttl, Type};
 use crate::served::{Answers, Certainty, Hosted, Served};
@@ -16,11 +16,11 @@ use crate::wire::{
 };
 
 /// The most octets over UDP for who says nothing of it, RFC 1035, section 2.3.4.
-const UDP_MIN: u16 = 512;
+pub(crate) const UDP_MIN: u16 = 512;
 /// The most octets over UDP for anyone, and what we say we take: what passes networks unfragmented.
-const UDP_MAX: u16 = 1232;
+pub(crate) const UDP_MAX: u16 = 1232;
 /// The DO bit among the flags of an OPT record, RFC 6891, section 6.1.4.
-const DNSSEC_OK: u32 = 0x8000;
+pub(crate) const DNSSEC_OK: u32 = 0x8000;
 /// The highest place in a message that a compression pointer reaches.
 const POINTER_MAX: usize = 0x3fff;
 /// A name of 255 octets has no more labels.
@@ -38,6 +38,16 @@ const ADDITIONAL: usize = 3;
 pub enum Transport {
     Udp,
     Tcp,
+}
+
+impl Transport {
+    /// The most octets of an answer to a client that takes so many; none: it has no EDNS.
+    pub(crate) fn octets_max(self, udp_size: Option<u16>) -> usize {
+        match self {
+            Transport::Tcp => MESSAGE_MAX,
+            Transport::Udp => udp_size.map_or(UDP_MIN, |size| size.clamp(UDP_MIN, UDP_MAX)).into(),
+        }
+    }
 }
 
 impl fmt::Display for Transport {
@@ -271,8 +281,23 @@ impl Edns {
 
     /// The octets of an OPT record without options.
     const LEN: usize = 11;
-    /// Those of the cookie in it: code, length and data.
-    const COOKIE_LEN: usize = 4 + cookie::ANSWER_LEN;
+}
+
+/// Appends our OPT record, `word` in place of a TTL: extended code, version and flags.
+pub(crate) fn write_opt(
+    octets: &mut Vec<u8>,
+    word: u32,
+    cookie: Option<&[u8; cookie::ANSWER_LEN]>,
+) {
+    octets.push(0);
+    octets.extend(Type::OPT.0.to_be_bytes());
+    octets.extend(UDP_MAX.to_be_bytes());
+    octets.extend(word.to_be_bytes());
+    let data_len = cookie.map_or(0, |_| cookie::OPTION_LEN as u16);
+    octets.extend(data_len.to_be_bytes());
+    if let Some(cookie) = cookie {
+        cookie::write(octets, cookie);
+    }
 }
 
 /// The owner of a record in an answer.
@@ -304,18 +329,13 @@ impl<'r> Reply<'r> {
         circumstances: &Circumstances<'_>,
         octets: &'r mut Vec<u8>,
     ) -> Reply<'r> {
-        const OPCODE: u16 = 0x7800;
         let available = match circumstances.recursion {
             Recursion::Available => Header::RA,
             Recursion::Refused => 0,
         };
-        let flags = Header::QR | header.flags & (OPCODE | Header::RD | Header::CD) | available;
-        let message_max = match circumstances.transport {
-            Transport::Tcp => MESSAGE_MAX,
-            Transport::Udp => {
-                edns.map_or(UDP_MIN, |edns| edns.udp_size.clamp(UDP_MIN, UDP_MAX)).into()
-            }
-        };
+        let flags =
+            Header::QR | header.flags & (Header::OPCODE | Header::RD | Header::CD) | available;
+        let message_max = circumstances.transport.octets_max(edns.map(|edns| edns.udp_size));
         let shown = edns.and_then(|edns| edns.cookie).zip(circumstances.cookies);
         let client = circumstances.client;
         let identity = match shown {
@@ -326,7 +346,7 @@ impl<'r> Reply<'r> {
         };
         let cookie =
             shown.map(|(cookie, (secrets, now))| secrets.answer_option(&cookie, client, now));
-        let opt_len = edns.map_or(0, |_| Edns::LEN) + cookie.map_or(0, |_| Edns::COOKIE_LEN);
+        let opt_len = edns.map_or(0, |_| Edns::LEN) + cookie.map_or(0, |_| cookie::OPTION_LEN);
         let room = message_max - circumstances.reserved - opt_len;
         octets.clear();
         octets.extend(header.id.to_be_bytes());
@@ -463,19 +483,7 @@ impl<'r> Reply<'r> {
     fn finish(mut self, rcode: Rcode) {
         if let Some(edns) = self.edns {
             let word = u32::from(rcode.0 >> 4) << 24 | edns.dnssec_ok;
-            self.octets.push(0);
-            self.octets.extend(Type::OPT.0.to_be_bytes());
-            self.octets.extend(UDP_MAX.to_be_bytes());
-            self.octets.extend(word.to_be_bytes());
-            match self.cookie {
-                Some(cookie) => {
-                    for word in [Edns::COOKIE_LEN as u16, COOKIE, cookie::ANSWER_LEN as u16] {
-                        self.octets.extend(word.to_be_bytes());
-                    }
-                    self.octets.extend(cookie);
-                }
-                None => self.octets.extend([0; 2]),
-            }
+            write_opt(self.octets, word, self.cookie.as_ref());
             self.counts[ADDITIONAL] += 1;
         }
         let flags = self.flags | rcode.0 & 0xf;

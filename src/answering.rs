@@ -181,7 +181,7 @@ impl Answering {
 
     /// Whether this is the address of a secondary.
     pub(crate) fn is_secondary(&self, client: IpAddr) -> bool {
-        self.secondaries.addresses.iter().any(|secondary| secondary.ip() == client.to_canonical())
+        self.secondaries.has(client)
     }
 
     /// Answers a signed request with a signature: as what was signed, or refusing that.

@@ -40,6 +40,17 @@ pub struct Cookie {
 #[error("malformed EDNS options")]
 pub struct Malformed;
 
+/// The octets of the whole option in an answer.
+pub const OPTION_LEN: usize = 4 + ANSWER_LEN;
+
+/// Appends the option with this data.
+pub fn write(octets: &mut Vec<u8>, data: &[u8; ANSWER_LEN]) {
+    for word in [COOKIE, ANSWER_LEN as u16] {
+        octets.extend(word.to_be_bytes());
+    }
+    octets.extend(data);
+}
+
 /// The cookie among the options of an OPT record (its data, RFC 6891, section 6.1.2); the first of
 /// several counts, RFC 7873, section 5.2.
 pub fn read(mut options: &[u8]) -> Result<Option<Cookie>, Malformed> {

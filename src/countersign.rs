@@ -135,9 +135,8 @@ impl Refusal<'_> {
 
 /// An answer to a request that is this code and the question.
 pub fn error(request: &[u8], rcode: Rcode) -> Result<Vec<u8>, WireError> {
-    const OPCODE: u16 = 0x7800;
     let (header, reader) = Reader::behind_question(request)?;
-    let flags = Header::QR | header.flags & (OPCODE | Header::RD) | rcode.0;
+    let flags = Header::QR | header.flags & (Header::OPCODE | Header::RD) | rcode.0;
     // Thousands of them would leave no room for a signature.
     let is_one = header.counts[0] == 1;
     let mut message = request[..if is_one { reader.position() } else { HEADER_LEN }].to_vec();

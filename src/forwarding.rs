@@ -10,25 +10,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use crate::answer::Transport;
+use crate::answer::{DNSSEC_OK, Transport, UDP_MAX, UDP_MIN, write_opt};
 use crate::cookie;
 use crate::name::Name;
 use crate::network::Network;
 use crate::rr::Type;
-use crate::wire::{
-    CLASS_IN, HEADER_LEN, Header, MESSAGE_MAX, OPCODE_QUERY, Rcode, Reader, WireError,
-};
+use crate::wire::{CLASS_IN, HEADER_LEN, Header, OPCODE_QUERY, Rcode, Reader, WireError};
 
-/// The most octets over UDP for who says nothing of it, RFC 1035, section 2.3.4.
-const UDP_MIN: u16 = 512;
-/// The most octets over UDP to anyone and, as we tell upstreams, from anyone.
-const UDP_MAX: u16 = 1232;
-/// The DO bit among the flags of an OPT record, RFC 6891, section 6.1.4.
-const DNSSEC_OK: u32 = 0x8000;
 /// Of an OPT record's owner, type, class, TTL and length.
 const OPT_LEN: usize = 11;
-/// Of an option's code and length.
-const OPTION_LEN: usize = 4;
 
 /// Where questions about names outside our zones go, and whose.
 #[derive(Clone, Default, Debug)]
@@ -217,7 +207,7 @@ impl Query {
         message.extend_from_slice(type_and_class);
         let question_end = message.len();
         if let Some(edns) = edns {
-            push_opt(&mut message, edns.dnssec_ok, None);
+            write_opt(&mut message, edns.dnssec_ok, None);
         }
         Query { message, question_end }
     }
@@ -296,12 +286,11 @@ pub struct Errand {
 impl Errand {
     /// Of what is not understood.
     fn plain(header: &Header) -> Errand {
-        const OPCODE: u16 = 0x7800;
         Errand {
             zone: Name::root(),
             query: Query { message: Vec::new(), question_end: HEADER_LEN },
             id: header.id,
-            flags: Header::QR | header.flags & (OPCODE | Header::RD | Header::CD),
+            flags: Header::QR | header.flags & (Header::OPCODE | Header::RD | Header::CD),
             question: Vec::new(),
             edns: None,
             cookie: None,
@@ -313,12 +302,7 @@ impl Errand {
         self.query = Query::new(header, question, edns);
         self.question = question.to_vec();
         self.edns = edns;
-        self.octets_max = match transport {
-            Transport::Tcp => MESSAGE_MAX,
-            Transport::Udp => {
-                edns.map_or(UDP_MIN, |edns| edns.udp_size.clamp(UDP_MIN, UDP_MAX)).into()
-            }
-        };
+        self.octets_max = transport.octets_max(edns.map(|edns| edns.udp_size));
     }
 
     /// The errand with this data of a COOKIE option in its answer.
@@ -346,7 +330,7 @@ impl Errand {
         octets[5] = u8::from(!self.question.is_empty());
         octets.extend_from_slice(&self.question);
         if let Some(edns) = self.edns {
-            push_opt(&mut octets, extended | edns.dnssec_ok, self.cookie.as_ref());
+            write_opt(&mut octets, extended | edns.dnssec_ok, self.cookie.as_ref());
         }
         octets
     }
@@ -382,17 +366,17 @@ impl Errand {
             (Some(_), Some(opt)) => {
                 octets[opt.at + 3..][..2].copy_from_slice(&UDP_MAX.to_be_bytes());
                 if let (Some(opt), Some(cookie)) = (last, &self.cookie) {
-                    let data = opt.end - opt.at - OPT_LEN + OPTION_LEN + cookie.len();
+                    let data = opt.end - opt.at - OPT_LEN + cookie::OPTION_LEN;
                     // More than a message can have is cut later.
                     let length = u16::try_from(data).unwrap_or(u16::MAX);
                     octets[opt.at + OPT_LEN - 2..][..2].copy_from_slice(&length.to_be_bytes());
-                    push_cookie(octets, cookie);
+                    cookie::write(octets, cookie);
                 }
             }
             // Who knows no EDNS says so by FORMERR without it, and the client is to see that.
             (Some(_), None) if answer.rcode() == Rcode::FORMERR => {}
             (Some(_), None) => {
-                push_opt(octets, 0, self.cookie.as_ref());
+                write_opt(octets, 0, self.cookie.as_ref());
                 add_records(octets, 1);
             }
         }
@@ -409,25 +393,6 @@ fn written_header(id: u16, flags: u16, has_opt: bool) -> Vec<u8> {
 fn add_records(octets: &mut [u8], more: i16) {
     let count = u16::from_be_bytes([octets[10], octets[11]]).saturating_add_signed(more);
     octets[10..HEADER_LEN].copy_from_slice(&count.to_be_bytes());
-}
-
-/// Our OPT record, at the end of a message.
-fn push_opt(octets: &mut Vec<u8>, word: u32, cookie: Option<&[u8; cookie::ANSWER_LEN]>) {
-    octets.push(0);
-    octets.extend(Type::OPT.0.to_be_bytes());
-    octets.extend(UDP_MAX.to_be_bytes());
-    octets.extend(word.to_be_bytes());
-    let data = cookie.map_or(0, |cookie| OPTION_LEN + cookie.len());
-    octets.extend((data as u16).to_be_bytes()); // 28 at most.
-    if let Some(cookie) = cookie {
-        push_cookie(octets, cookie);
-    }
-}
-
-fn push_cookie(octets: &mut Vec<u8>, data: &[u8; cookie::ANSWER_LEN]) {
-    octets.extend(cookie::COOKIE.to_be_bytes());
-    octets.extend((data.len() as u16).to_be_bytes()); // A handful of octets.
-    octets.extend_from_slice(data);
 }
 
 #[cfg(test)]
@@ -746,7 +711,7 @@ mod tests {
         assert_eq!(u16::from(message.metadata.response_code), Rcode::SERVFAIL.0);
         assert!(message.metadata.recursion_available && message.edns.unwrap().flags().dnssec_ok);
         assert_eq!(failed[HEADER_LEN..request.len() - 2], request[HEADER_LEN..request.len() - 2]);
-        assert_eq!(failed.len(), request.len() + OPTION_LEN + cookie::ANSWER_LEN);
+        assert_eq!(failed.len(), request.len() + cookie::OPTION_LEN);
     }
 
     fn some_octets() -> impl Strategy<Value = Vec<u8>> {

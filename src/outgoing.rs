@@ -29,11 +29,16 @@ pub struct Secondaries {
 }
 
 impl Secondaries {
+    /// Whether one of them has this address.
+    pub fn has(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.addresses.iter().any(|at| at.ip().to_canonical() == client)
+    }
+
     /// Whether this client may have the zones: where both addresses and a key are given, both must
     /// fit.
     fn permit(&self, asker: &Asker<'_>) -> bool {
-        let client = asker.client.to_canonical();
-        let is_listed = self.addresses.iter().any(|at| at.ip().to_canonical() == client);
+        let is_listed = self.has(asker.client);
         let is_signed = asker.signer.is_some();
         match (self.addresses.is_empty(), &self.key) {
             (true, None) => false,

@@ -14,7 +14,7 @@ use crate::zone::{Key, Zone};
 #[derive(Clone, Debug)]
 pub struct Authority {
     pub apex: Name,
-    /// The name servers, the primary first, at least one. The addresses of those within the apex
+    /// The name servers, at least one, the SOA's primary first. The addresses of those within the apex
     /// are served, in place of whatever else has these names.
     pub servers: Vec<(Name, Vec<IpAddr>)>,
     pub rname: Name,
@@ -84,8 +84,7 @@ pub struct Hosted {
 
 #[derive(Clone)]
 struct Content {
-    published: Zone,
-    /// With the apex.
+    /// What is published, with the apex.
     zone: Zone,
     index: Index,
     editions: Editions,
@@ -104,18 +103,18 @@ impl Hosted {
     pub fn follow(&mut self, published: Zone, certainty: Certainty, now: Serial) {
         let Some(content) = &mut self.content else {
             let serial = next_serial(now, self.before);
-            let zone = self.authority.complete(published.clone(), serial);
+            let zone = self.authority.complete(published, serial);
             let mut index = Index::default();
             index.follow(&Zone::default(), &zone);
             let editions = Editions::of(serial, zone.clone());
             let denial = self.authority.denial(serial);
-            self.content = Some(Content { published, zone, index, editions, certainty, denial });
+            self.content = Some(Content { zone, index, editions, certainty, denial });
             return;
         };
         let before = std::mem::replace(&mut content.certainty, certainty);
-        let zone = self.authority.complete(published.clone(), content.editions.serial());
+        let zone = self.authority.complete(published, content.editions.serial());
         content.index.follow(&content.zone, &zone);
-        (content.published, content.zone) = (published, zone);
+        content.zone = zone;
         if (before, certainty) == (Certainty::Partial, Certainty::Whole) {
             // The edition until now lacks what nobody was told is missing.
             self.advance(now);
@@ -147,7 +146,8 @@ impl Hosted {
         let Some(content) = &mut self.content else { return };
         let issued = [content.editions.serial()].into_iter().chain(self.before);
         let serial = next_serial(now, issued);
-        let zone = self.authority.complete(content.published.clone(), serial);
+        // Complete already, but for the serial.
+        let zone = self.authority.complete(content.zone.clone(), serial);
         content.index.follow(&content.zone, &zone);
         content.denial = self.authority.denial(serial);
         content.zone = zone.clone();

@@ -89,6 +89,8 @@ pub struct Header {
 
 impl Header {
     pub const QR: u16 = 0x8000;
+    /// The four bits of the opcode.
+    pub const OPCODE: u16 = 0x7800;
     pub const AA: u16 = 0x0400;
     pub const TC: u16 = 0x0200;
     pub const RD: u16 = 0x0100;
