@@ -97,6 +97,7 @@ impl Served {
             complete_once: true,
             reverse: BTreeMap::new(),
             read_at: SystemTime::now(),
+            told_at: SystemTime::now(),
         }))
     }
 }
@@ -129,7 +130,9 @@ impl Primary {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let stopped = async move { stopped.await.unwrap_or_default() };
         let ended = runtime.spawn(async move {
-            serve(bound, published, manner(secondaries), stopped).await.expect("threads");
+            serve(bound, published, watch::channel(manner(secondaries)).1, stopped)
+                .await
+                .expect("threads");
         });
         Primary { runtime, address, snapshots, shutdown, ended }
     }

@@ -84,6 +84,7 @@ pub(crate) fn snapshot(zone: Zone) -> Option<Arc<Snapshot>> {
         completeness: Completeness::Complete,
         complete_once: true,
         read_at: SystemTime::now(),
+        told_at: SystemTime::now(),
     }))
 }
 
@@ -108,7 +109,7 @@ impl Serving {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let stopped = async move { stopped.await.unwrap_or_default() };
         let ended = runtime.spawn(async move {
-            serve(bound, published, manner(Secondaries::default()), stopped)
+            serve(bound, published, watch::channel(manner(Secondaries::default())).1, stopped)
                 .await
                 .expect("threads");
         });

@@ -17,6 +17,7 @@ use crate::countersign::{self, Opened};
 use crate::forward::Forwarder;
 use crate::forwarding::{Admission, Errand, Forwarding};
 use crate::limit::{Judgement, Limit};
+use crate::metrics::Metrics;
 use crate::name::Name;
 use crate::outgoing::{Asker, Outgoing, Secondaries};
 use crate::rr::Serial;
@@ -33,14 +34,26 @@ pub(crate) struct Answering {
     served: ArcSwap<Served>,
     secondaries: Arc<Secondaries>,
     /// Room for transfers.
-    pub(crate) transfers: Semaphore,
+    pub(crate) transfers: Arc<Semaphore>,
     /// Where it is told that a secondary has a later serial than ours.
     ahead: mpsc::Sender<(Name, Serial)>,
     pub(crate) forwarder: Arc<Forwarder>,
     limit: Option<Limit>,
     /// None where there is no chance to make them of.
     secrets: ArcSwapOption<Secrets>,
+    pub(crate) metrics: Metrics,
     started: Instant,
+}
+
+/// How is answered now: whoever answers looks here anew for each batch of requests.
+pub(crate) type Current = ArcSwap<Answering>;
+
+/// What decides beside the zones.
+pub(crate) struct Terms {
+    pub(crate) secondaries: Arc<Secondaries>,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) rate_limit: Option<NonZeroU32>,
+    pub(crate) metrics: Metrics,
 }
 
 /// What becomes of a request.
@@ -64,22 +77,33 @@ pub(crate) struct Moment {
 impl Answering {
     pub(crate) fn new(
         served: Served,
-        secondaries: Arc<Secondaries>,
         ahead: mpsc::Sender<(Name, Serial)>,
-        (forwarding, rate_limit): (Forwarding, Option<NonZeroU32>),
+        terms: Terms,
     ) -> Answering {
+        let Terms { secondaries, forwarding, rate_limit, metrics } = terms;
         let answering = Answering {
             served: ArcSwap::from_pointee(served),
             secondaries,
-            transfers: Semaphore::new(TRANSFERS_MAX),
+            transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
             ahead,
-            forwarder: Forwarder::new(forwarding),
+            forwarder: Forwarder::counted(forwarding, metrics.clone()),
             limit: rate_limit.map(|rate| Limit::new(rate, [random(), random()])),
             secrets: ArcSwapOption::empty(),
+            metrics,
             started: Instant::now(),
         };
         answering.renew_secret();
         answering
+    }
+
+    /// The same on other terms: cookies stay good, and room that is taken stays taken.
+    pub(crate) fn on(&self, served: Served, terms: Terms) -> Answering {
+        let Answering { transfers, ahead, secrets, .. } = self;
+        Answering {
+            transfers: transfers.clone(),
+            secrets: ArcSwapOption::new(secrets.load_full()),
+            ..Answering::new(served, ahead.clone(), terms)
+        }
     }
 
     /// Makes cookies with another secret from now on, and takes those of the one before.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{IsTerminal, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,22 +13,24 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use futures_util::future::join_all;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::check;
 use crate::cluster::Numbered;
 use crate::config::{Config, Watch as Watching};
-use crate::daemon;
+use crate::daemon::{self, Signals};
 use crate::fence::{Found, Owner};
 use crate::findings::{self, Level};
 use crate::held::{Approval, PlanId};
+use crate::http;
 use crate::masters::Masters;
 use crate::pass::{Order, Passed};
 use crate::plan::Plan;
 use crate::report::{self, About, Style};
 use crate::resolve::Resolver;
 use crate::rr::{Rdata, Ttl};
+use crate::secret;
 use crate::snapshot::{Completeness, Snapshot};
 use crate::state::{State, StateReader};
 use crate::target::Target;
@@ -95,6 +98,12 @@ enum Command {
     Check {
         #[command(flatten)]
         choice: Choice,
+    },
+    /// Let go what a running `run` holds by this id, over its HTTP API. Exits 1 if nothing is held
+    /// by it.
+    Approve {
+        /// As `diff`, the log and the page show it.
+        id: PlanId,
     },
     /// Print the desired records.
     Records {
@@ -213,7 +222,8 @@ async fn run(cli: Cli) -> Result<Ending> {
     let path = configuration(cli.config.as_deref())?;
     let config = load(path)?;
     match cli.command {
-        Command::Run => run_daemon(&config).await,
+        Command::Run => run_daemon(path, config).await,
+        Command::Approve { id } => approve(&config, id).await,
         Command::Diff { source, choice, format } => diff(&config, &source, &choice, format).await,
         Command::Sync { source, choice, approve, take_over } => {
             let approve = approve.iter().map(|word| Approve::read(word)).collect::<Result<_>>()?;
@@ -397,13 +407,15 @@ async fn diff(
                 continue;
             }
         };
-        let changes = plan.holds() || !plan.approved.changes().is_empty();
+        let changes = plan.withheld.waits() || !plan.approved.changes().is_empty();
         ending = ending.max(if changes { Ending::Changes } else { Ending::Well });
         let server = target.server();
         let Some(about) = about(target, &server, &snapshot) else { continue };
         match format {
             DiffFormat::Text => text += &report::text(&about, &plan, style()),
-            DiffFormat::Json => reports.push(report::json(&about, &plan)),
+            DiffFormat::Json => {
+                reports.push(report::json(&about, plan.approved.changes(), &plan.withheld))
+            }
             DiffFormat::Nsupdate => text += &script(target, &about, &plan),
         }
     }
@@ -567,7 +579,7 @@ async fn sync_pass(
         let Some(about) = about(target, &server, snapshot) else { return };
         // Each round's, when a server had refused some of the one before.
         text += &report::text(&about, plan, style());
-        ending = if plan.holds() { Ending::Changes } else { Ending::Well };
+        ending = if plan.withheld.waits() { Ending::Changes } else { Ending::Well };
         if plan.released_count > 0 {
             released = Released::Something;
         }
@@ -596,13 +608,56 @@ fn once(text: &str) -> String {
     text.lines().filter(|line| told.insert(*line)).map(|line| format!("{line}\n")).collect()
 }
 
-async fn run_daemon(config: &Config) -> Result<Ending> {
+async fn approve(config: &Config, id: PlanId) -> Result<Ending> {
+    let http = config.http.as_ref();
+    let http = http.context("no [http] is configured, so no running process can be asked")?;
+    let secret = http.token.as_ref();
+    let secret =
+        secret.context("no [http] token_file is configured, and nothing is approved without")?;
+    let token = secret::read(secret).context("[http] token_file")?;
+    let mut address = http.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.is_ipv4() {
+            true => Ipv4Addr::LOCALHOST.into(),
+            false => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let url = format!("http://{address}/v1/plan/{id}/approve");
+    let posted = http::post(&url, &token).await;
+    let (status, said) =
+        posted.with_context(|| format!("is `mesozone run` at work on {address}?"))?;
+    match status.as_u16() {
+        200 => say(&said)?,
+        404 => {
+            complain(said.trim_end());
+            return Ok(Ending::Changes);
+        }
+        _ => bail!("{address} answered {status}: {}", said.trim_end()),
+    }
+    Ok(Ending::Well)
+}
+
+async fn run_daemon(path: &Path, config: Config) -> Result<Ending> {
     config.check_purpose()?;
-    let targets = daemon::targets(config)?;
-    let stop = stop_signal()?;
-    daemon::run(config, targets, stop).await?;
+    let read = || load(path).map_err(|error| format!("{error:#}"));
+    let signals = Signals { stop: stop_signal()?, reload: reload_signal()?, read: &read };
+    daemon::run(config, signals).await?;
     info!("stopped");
     Ok(Ending::Well)
+}
+
+/// Tells of each SIGHUP.
+fn reload_signal() -> Result<mpsc::Receiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // Where one is told already, that one reads what is there then.
+            let _ = sender.try_send(());
+        }
+    });
+    Ok(receiver)
 }
 
 /// Turns true at SIGTERM or SIGINT.

@@ -33,6 +33,8 @@ pub struct Config {
     pub election: Option<Election>,
     pub targets: Vec<Target>,
     pub server: Option<Server>,
+    /// None: nothing is heard over HTTP.
+    pub http: Option<Http>,
 }
 
 /// Where the cluster is read.
@@ -167,6 +169,14 @@ pub struct Transfer {
     pub key: Option<Secret>,
 }
 
+/// The HTTP server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// What who writes has to show; none: nothing writes.
+    pub token: Option<Secret>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{text}{hint}", text = .0.to_string().trim_end(), hint = nearest_known_key(.0))]
@@ -257,6 +267,10 @@ pub enum ConfigError {
     NobodyToTransferTo,
     #[error("[server] transfer: give tsig_key_file or tsig_key_env, not both")]
     TwoServerKeys,
+    #[error("[http]: give token_file or token_env, not both")]
+    TwoTokens,
+    #[error("{0} is read at the start only: restart to change it")]
+    AtStart(&'static str),
     #[error("nothing to do: neither a [[target]] nor a [server] is configured")]
     NothingToDo,
 }
@@ -274,6 +288,29 @@ impl Config {
         match self.targets.is_empty() && self.server.is_none() {
             true => Err(ConfigError::NothingToDo),
             false => Ok(()),
+        }
+    }
+}
+
+impl Config {
+    /// Whether a process that started with `self` can go on with `next`.
+    pub fn check_reload(&self, next: &Config) -> Result<(), ConfigError> {
+        let listen = |config: &Config| config.server.as_ref().map(|server| server.listen.clone());
+        let http = |config: &Config| config.http.as_ref().map(|http| http.listen);
+        let election = |config: &Config| {
+            let election = config.election.as_ref();
+            election.map(|election| (election.ensemble.clone(), election.auth.clone()))
+        };
+        let changed = [
+            ("[zone] domain", self.rules.domain != next.rules.domain),
+            ("[server] listen", listen(self) != listen(next)),
+            ("[http] listen", http(self) != http(next)),
+            ("[ha] owner", self.owner != next.owner),
+            ("[ha] election", election(self) != election(next)),
+        ];
+        match changed.into_iter().find(|(_, changed)| *changed) {
+            Some((key, _)) => Err(ConfigError::AtStart(key)),
+            None => next.check_purpose(),
         }
     }
 }

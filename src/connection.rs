@@ -180,8 +180,43 @@ impl Connection {
 
     /// The zone's SOA as anybody is told it.
     pub async fn plain_soa(&mut self, zone: &Name) -> Result<SoaAnswer, ConnectionError> {
+        match self.ask_plainly(zone, Type::SOA).await? {
+            (Rcode::NOERROR, reply) => SoaAnswer::read(&reply, zone, None),
+            (rcode, _) => Err(ConnectionError::Rcode(rcode)),
+        }
+    }
+
+    /// The records at a name as anybody is told them; none where it does not exist.
+    pub async fn plain(
+        &mut self,
+        name: &Name,
+        rtype: Type,
+    ) -> Result<Vec<(Ttl, Rdata)>, ConnectionError> {
+        let (rcode, reply) = self.ask_plainly(name, rtype).await?;
+        match rcode {
+            Rcode::NOERROR => {}
+            Rcode::NXDOMAIN => return Ok(Vec::new()),
+            rcode => return Err(ConnectionError::Rcode(rcode)),
+        }
+        let (header, mut reader) = Reader::behind_question(&reply)?;
+        let mut found = Vec::new();
+        for _ in 0..header.counts[1] {
+            let record = reader.record()?;
+            if record.rtype == rtype && record.owner == *name {
+                found.push((record.ttl, record.rdata()?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A question without a signature, and the answer.
+    async fn ask_plainly(
+        &mut self,
+        name: &Name,
+        rtype: Type,
+    ) -> Result<(Rcode, Vec<u8>), ConnectionError> {
         let mut writer = Writer::new(random_id(), 0);
-        writer.question(zone, Type::SOA, CLASS_IN);
+        writer.question(name, rtype, CLASS_IN);
         let request = writer.finish();
         self.send(&request).await?;
         let reply = self.receive(REPLY_LIMIT).await?;
@@ -189,10 +224,7 @@ impl Connection {
         if request[..2] != reply[..2] || !header.is_response() {
             return Err(ConnectionError::OtherId);
         }
-        match header.rcode() {
-            Rcode::NOERROR => SoaAnswer::read(&reply, zone, None),
-            rcode => Err(ConnectionError::Rcode(rcode)),
-        }
+        Ok((header.rcode(), reply))
     }
 
     /// The data of the TXT records at a name.

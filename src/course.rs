@@ -1,6 +1,7 @@
 //! Where the following of the masters stands: what was read, told and listed, and when what is to
 //! be asked for next.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -61,7 +62,8 @@ pub(crate) struct Course<'c> {
     pub(crate) list_frameworks: bool,
     /// Host names may be new, or old enough to be looked up again.
     pub(crate) resolve: bool,
-    failing_since: Option<Instant>,
+    /// Why the masters give no state, and since when.
+    pub(crate) trouble: Option<(Arc<str>, Instant)>,
     pause: Duration,
     list_fails: bool,
 }
@@ -85,7 +87,7 @@ impl<'c> Course<'c> {
             not_before: now,
             list_frameworks: false,
             resolve: false,
-            failing_since: None,
+            trouble: None,
             pause: BACK_OFF.0,
             list_fails: false,
         }
@@ -123,7 +125,7 @@ impl<'c> Course<'c> {
             return None;
         }
         self.pause = BACK_OFF.0;
-        if let Some(since) = self.failing_since.take() {
+        if let Some((_, since)) = self.trouble.take() {
             info!("masters answer again after {} s", since.elapsed().as_secs());
         }
         let mut next = self.mesos.poll_interval;
@@ -190,7 +192,7 @@ impl<'c> Course<'c> {
         self.not_before = now + self.pause;
         self.read_at = self.not_before;
         self.pause = (self.pause * 2).min(BACK_OFF.1);
-        if self.failing_since.is_none() {
+        if self.trouble.is_none() {
             let meanwhile = match (&self.stream, &self.leader) {
                 (Some(_), _) => "the event stream goes on",
                 (None, Some(_)) => "the last snapshot stays",
@@ -198,7 +200,8 @@ impl<'c> Course<'c> {
             };
             warn!("{text}; {meanwhile}");
         }
-        self.failing_since.get_or_insert(now);
+        let since = self.trouble.as_ref().map_or(now, |(_, since)| *since);
+        self.trouble = Some((text.into(), since));
     }
 
     /// Takes in events, or the end of the stream.

@@ -15,9 +15,10 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use tokio::runtime::Handle;
 
 use crate::answer::Transport;
-use crate::answering::{Answering, Chance, Outcome};
+use crate::answering::{Answering, Chance, Current, Outcome};
 use crate::connection::now;
 use crate::forward::Held;
+use crate::metrics::Tally;
 
 /// Datagrams taken at once.
 const BATCH: usize = 64;
@@ -36,17 +37,14 @@ pub(crate) struct Datagrams {
 
 impl Datagrams {
     /// Starts a thread for each socket, inside a tokio runtime, which carries questions elsewhere.
-    pub(crate) fn start(
-        sockets: Vec<UdpSocket>,
-        answering: &Arc<Answering>,
-    ) -> io::Result<Datagrams> {
+    pub(crate) fn start(sockets: Vec<UdpSocket>, current: &Arc<Current>) -> io::Result<Datagrams> {
         let mut datagrams = Datagrams { stop: Arc::default(), threads: Vec::new() };
         for socket in sockets {
             socket.set_read_timeout(Some(LOOK_AGAIN))?;
-            let (stop, answering) = (datagrams.stop.clone(), answering.clone());
+            let (stop, current) = (datagrams.stop.clone(), current.clone());
             let (named, runtime) =
                 (thread::Builder::new().name("udp".to_owned()), Handle::current());
-            let worker = Worker::new(Arc::new(socket), answering, runtime);
+            let worker = Worker::new(Arc::new(socket), current, runtime);
             let thread = named.spawn(move || worker.run(&stop))?;
             datagrams.threads.push(thread);
         }
@@ -78,8 +76,9 @@ impl Drop for Datagrams {
 /// One socket and its buffers.
 struct Worker {
     socket: Arc<UdpSocket>,
-    answering: Arc<Answering>,
+    current: Arc<Current>,
     runtime: Handle,
+    tally: Tally,
     chance: Chance,
     requests: Vec<Vec<u8>>,
     /// Of each request that came: its length, and from whom.
@@ -90,11 +89,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(socket: Arc<UdpSocket>, answering: Arc<Answering>, runtime: Handle) -> Worker {
+    fn new(socket: Arc<UdpSocket>, current: Arc<Current>, runtime: Handle) -> Worker {
         Worker {
             socket,
-            answering,
+            current,
             runtime,
+            tally: Tally::default(),
             chance: Chance::new(),
             requests: vec![vec![0; REQUEST_MAX]; BATCH],
             came: Vec::with_capacity(BATCH),
@@ -139,14 +139,15 @@ impl Worker {
 
     fn answer(&mut self) {
         self.clients.clear();
-        let (served, moment) = (self.answering.served(), self.answering.moment());
+        let answering = self.current.load_full();
+        let (served, moment) = (answering.served(), answering.moment());
         for (request, (length, client)) in self.requests.iter().zip(&self.came) {
             let Some(ip) = client.as_ref().and_then(address) else { continue };
             let request = &request[..(*length).min(REQUEST_MAX)];
             let reply = &mut self.replies[self.clients.len()];
             let asked = (ip.ip(), Transport::Udp, moment);
-            match self.answering.answer(&served, request, asked, &mut self.chance, reply) {
-                Outcome::Silence => {}
+            match answering.answer(&served, request, asked, &mut self.chance, reply) {
+                Outcome::Silence => self.tally.count_silence(),
                 Outcome::Transfer(mut outgoing) => {
                     // Over UDP there is but one message.
                     if let Some(message) = outgoing.next_message(now()) {
@@ -154,9 +155,9 @@ impl Worker {
                         self.clients.push(*client);
                     }
                 }
-                Outcome::Forward(errand) => match self.answering.forwarder.hold(errand, ip.ip()) {
+                Outcome::Forward(errand) => match answering.forwarder.hold(errand, ip.ip()) {
                     Ok(held) => {
-                        let (answering, socket) = (self.answering.clone(), self.socket.clone());
+                        let (answering, socket) = (answering.clone(), self.socket.clone());
                         self.runtime.spawn(carry(answering, held, socket, ip));
                     }
                     Err(failed) => {
@@ -167,6 +168,10 @@ impl Worker {
                 Outcome::Answer => self.clients.push(*client),
             }
         }
+        for reply in &self.replies[..self.clients.len()] {
+            self.tally.count(reply);
+        }
+        self.tally.add_to(&answering.metrics.queries);
     }
 
     fn send(&mut self, headers: &mut MultiHeaders<SockaddrStorage>) {
@@ -195,11 +200,18 @@ impl Worker {
 /// Asks another name server, and sends its answer on.
 async fn carry(answering: Arc<Answering>, held: Held, socket: Arc<UdpSocket>, client: SocketAddr) {
     let reply = answering.forwarder.carry(held).await;
+    count(&reply, &answering);
     let to = SockaddrStorage::from(client);
     // Never waits: this is not the thread's only task.
     if let Err(error) = sendto(socket.as_raw_fd(), &reply, &to, MsgFlags::MSG_DONTWAIT) {
         tracing::debug!(%client, %error, "cannot answer over UDP");
     }
+}
+
+fn count(reply: &[u8], answering: &Answering) {
+    let mut tally = Tally::default();
+    tally.count(reply);
+    tally.add_to(&answering.metrics.queries);
 }
 
 /// The address that a datagram came from.

@@ -411,7 +411,7 @@ pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<F
         found.push(other_owner(about, &rival.owner, &format!(", by the fence at {name}")));
     }
     let Some(plan) = plan else { return found };
-    for held in &plan.held {
+    for held in &plan.withheld.held {
         let number = held.entries.len();
         let text = match held.why {
             Why::FirstContact => {
@@ -443,14 +443,14 @@ pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<F
             "the log of the `run` that holds the fence tells which names are refused, and why",
         ));
     }
-    if !plan.cut.is_empty() {
-        let each = plan.cut.iter().map(|cut| {
+    if !plan.withheld.cut.is_empty() {
+        let each = plan.withheld.cut.iter().map(|cut| {
             let Key { name, rtype } = &cut.key;
             format!("{name} {rtype} ({} of {})", cut.published, cut.desired)
         });
         found.push(Finding::warning(
             about.text(),
-            format!("{} published in part: {}", rrsets(plan.cut.len()), some(each)),
+            format!("{} published in part: {}", rrsets(plan.withheld.cut.len()), some(each)),
             "give the tasks several names, or see `rrset_max`",
         ));
     }

@@ -37,6 +37,24 @@ pub enum Event {
     Other,
 }
 
+impl Event {
+    /// What it is counted as.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Subscribed { .. } => "subscribed",
+            Event::Heartbeat => "heartbeat",
+            Event::TaskAdded(_) => "task_added",
+            Event::TaskUpdated(_) => "task_updated",
+            Event::AgentAdded(..) => "agent_added",
+            Event::AgentRemoved(_) => "agent_removed",
+            Event::Framework(..) => "framework",
+            Event::FrameworkRemoved(_) => "framework_removed",
+            Event::Unread(_) => "unread",
+            Event::Other => "other",
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     #[error(transparent)]

@@ -8,16 +8,17 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cluster::{Hosts, Numbered};
-use crate::config::{self, Config};
+use crate::cluster::Hosts;
+use crate::config;
 use crate::course::{Course, Listed, Read};
 use crate::events::Event;
 use crate::masters::{Base, Masters};
+use crate::metrics::Metrics;
 use crate::resolve::Resolver;
 use crate::snapshot::Snapshot;
 use crate::stream::{StreamError, Subscription};
@@ -28,10 +29,20 @@ use crate::zookeeper::Detected;
 /// meanwhile: whatever the old one told has then come by the new one too.
 const CATCH_UP: Duration = Duration::from_millis(20);
 
-type Publisher = watch::Sender<Option<Arc<Snapshot>>>;
+/// What the masters let us hear of themselves.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Hearing {
+    /// When they told something last; none before the first time.
+    pub at: Option<Instant>,
+    /// Who led then.
+    pub leader: Option<Base>,
+    /// Whether it tells of changes as they happen.
+    pub streams: bool,
+    /// Why none of them gives its state, and since when.
+    pub trouble: Option<(Arc<str>, Instant)>,
+}
 
-/// When the masters told something last; none before the first time.
-pub type Heard = watch::Receiver<Option<Instant>>;
+pub type Heard = watch::Receiver<Hearing>;
 
 type InBox<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
 type Waiting<'f, T> = Option<InBox<'f, T>>;
@@ -51,34 +62,38 @@ enum Happened {
     ListTime,
     /// A name has stood long enough after its last task.
     Faded,
-    Stopped,
 }
 
 impl Happened {
-    /// Notes the time, if a master told something.
-    fn note(&self, heard: &watch::Sender<Option<Instant>>) {
-        let is_heard = match self {
+    /// Whether a master told something.
+    fn is_told(&self) -> bool {
+        match self {
             Happened::Read(read) => read.is_ok(),
             Happened::Told(told) => told.is_ok(),
             Happened::Listed(listed) => listed.agents.is_ok(),
             _ => false,
-        };
-        if is_heard {
-            heard.send_replace(Some(Instant::now()));
         }
     }
 }
 
-/// Follows until `stop` turns true. A failure keeps the last good snapshot.
+/// Where is told what is followed.
+#[derive(Clone)]
+pub struct Tells {
+    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    pub hearing: watch::Sender<Hearing>,
+    pub metrics: Metrics,
+}
+
+/// Follows until `stop` turns true; what is known then is good for going on. A failure keeps the
+/// last good snapshot.
 pub async fn follow(
-    config: &Config,
+    mesos: &config::Mesos,
     masters: Masters,
-    (publisher, heard): (Publisher, watch::Sender<Option<Instant>>),
+    watch: Watch,
+    tells: &Tells,
     mut stop: watch::Receiver<bool>,
-) {
-    let numbered = Numbered::Told(masters.endpoints());
-    let watch = Watch::new(config.rules.clone(), numbered, config.hold_down);
-    let mut course = Course::new(&config.mesos, watch);
+) -> Watch {
+    let mut course = Course::new(mesos, watch);
     let (resolver, held) = (Resolver::default(), AtomicBool::new(false));
     let (masters, resolver, held) = (&masters, &resolver, &held);
     let mut elections = masters.elections();
@@ -88,7 +103,7 @@ pub async fn follow(
     loop {
         let (read, list) = (reading.is_none(), listing.is_none() && course.stream.is_some());
         let happened = tokio::select! {
-            () = stopped(&mut stop) => Happened::Stopped,
+            () = stopped(&mut stop) => return course.watch,
             told = next(&mut course.stream, held) => Happened::Told(told),
             read = finished(&mut reading) => Happened::Read(read),
             listed = finished(&mut listing) => Happened::Listed(listed),
@@ -98,9 +113,11 @@ pub async fn follow(
             () = sleep_until(course.list_at), if list => Happened::ListTime,
             () = lapse(course.watch.next_due()) => Happened::Faded,
         };
-        happened.note(&heard);
+        let (happened_at, is_told) = (SystemTime::now(), happened.is_told());
+        if let Happened::Told(Ok(events)) = &happened {
+            tells.metrics.count_events(events);
+        }
         let snapshot = match happened {
-            Happened::Stopped => return,
             Happened::Told(told) => course.told(told),
             Happened::Elected => {
                 if course.is_overtaken(masters) {
@@ -138,8 +155,9 @@ pub async fn follow(
             resolving = names.map(|names| in_box(resolver.hosts_of(names)));
         }
         if let Some(snapshot) = snapshot {
-            publish(&publisher, snapshot);
+            publish(tells, snapshot, happened_at);
         }
+        tell_hearing(&tells.hearing, &course, is_told);
     }
 }
 
@@ -223,11 +241,33 @@ async fn next(
 }
 
 /// Wakes those who follow the snapshots only for one that says something new.
-fn publish(publisher: &Publisher, snapshot: Snapshot) {
-    publisher.send_if_modified(|latest| {
-        let new = latest.as_ref().is_none_or(|latest| !latest.says_the_same(&snapshot));
+fn publish(tells: &Tells, mut snapshot: Snapshot, told_at: SystemTime) {
+    tells.snapshots.send_if_modified(|latest| {
+        let is_new = latest.as_ref().is_none_or(|latest| !latest.says_the_same(&snapshot));
+        snapshot.told_at = told_at;
+        if let Some(latest) = latest {
+            if latest.cluster.master_id != snapshot.cluster.master_id {
+                tells.metrics.leader_changes.inc();
+            }
+            if !is_new {
+                snapshot.told_at = latest.told_at;
+            }
+        }
         *latest = Some(Arc::new(snapshot));
-        new
+        is_new
+    });
+}
+
+fn tell_hearing(hearing: &watch::Sender<Hearing>, course: &Course<'_>, is_told: bool) {
+    hearing.send_if_modified(|hearing| {
+        if is_told {
+            hearing.at = Some(Instant::now());
+        }
+        hearing.streams = course.stream.is_some();
+        hearing.leader.clone_from(&course.leader);
+        hearing.trouble.clone_from(&course.trouble);
+        // Nobody waits for it.
+        false
     });
 }
 

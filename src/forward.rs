@@ -21,6 +21,7 @@ use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 use crate::answer::Transport;
 use crate::forwarding::{Admission, Answer, Errand, Forwarding, Query};
+use crate::metrics::{Forwarded, Metrics};
 use crate::name::Name;
 use crate::shares::{Share, Shares};
 
@@ -66,6 +67,7 @@ pub struct Forwarder {
     /// Until when others are asked first; none while it answers.
     avoided: HashMap<SocketAddr, Mutex<Option<Instant>>>,
     flights: Mutex<Flights>,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -83,12 +85,18 @@ pub struct Held {
 
 impl Forwarder {
     pub fn new(forwarding: Forwarding) -> Arc<Forwarder> {
+        Forwarder::counted(forwarding, Metrics::default())
+    }
+
+    /// One that counts its questions.
+    pub(crate) fn counted(forwarding: Forwarding, metrics: Metrics) -> Arc<Forwarder> {
         let zones = forwarding.upstreams.keys();
         let asked = zones.map(|zone| (zone.clone(), Arc::new(Semaphore::new(ASKED_MAX)))).collect();
         let upstreams = forwarding.upstreams.values().flatten();
         let avoided = upstreams.map(|upstream| (*upstream, Mutex::default())).collect();
         let held = Shares::new(HELD_MAX, PER_CLIENT_MAX);
-        Arc::new(Forwarder { forwarding, held, asked, avoided, flights: Mutex::default() })
+        let flights = Mutex::default();
+        Arc::new(Forwarder { forwarding, held, asked, avoided, flights, metrics })
     }
 
     /// Whether everything outside is refused.
@@ -112,6 +120,7 @@ impl Forwarder {
             Some(room) => Ok(Held { errand, _room: room }),
             None => {
                 tracing::debug!(zone = %errand.zone, "too many questions to forward another");
+                self.metrics.count_forwarded(Forwarded::Refused);
                 Err(errand.failed())
             }
         }
@@ -124,6 +133,11 @@ impl Forwarder {
             Some(flight) => flight.await,
             None => None,
         };
+        let is_answered = answer.as_ref().is_some_and(|answer| !answer.is_poor());
+        self.metrics.count_forwarded(match is_answered {
+            true => Forwarded::Answered,
+            false => Forwarded::Failed,
+        });
         answer.map_or_else(|| held.errand.failed(), |answer| held.errand.passed_on(&answer))
     }
 

@@ -2,15 +2,19 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base64::Engine as _;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, ClientBuilder, RequestBuilder, Response, redirect};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, redirect};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::{self, Auth};
 use crate::secret::{self, SecretError};
+
+/// How long a running process may take to answer.
+const POST_MAX: Duration = Duration::from_secs(30);
 
 /// How requests reach a master. Redirects are not followed: credentials go to masters only.
 pub struct Http {
@@ -30,12 +34,25 @@ pub enum SetupError {
     Tls(#[from] rustls::Error),
     #[error("TLS to the masters: the client certificate")]
     Http(#[from] reqwest::Error),
+    #[error("asking the running process")]
+    Post(#[source] reqwest::Error),
     #[error("[mesos] auth")]
     Secret(#[from] SecretError),
     #[error("[mesos] zk_auth")]
     Election(#[source] SecretError),
     #[error("[mesos] auth: the value cannot stand in a header")]
     Header,
+}
+
+/// Asks a running process for what only who shows the token may have. Answers the status and what
+/// was said.
+pub async fn post(url: &str, token: &str) -> Result<(StatusCode, String), SetupError> {
+    let tls = tls(&config::Tls::default())?;
+    let client = Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(POST_MAX);
+    let response = client.build()?.post(url).bearer_auth(token).send().await;
+    let response = response.map_err(SetupError::Post)?;
+    let status = response.status();
+    Ok((status, response.text().await.map_err(SetupError::Post)?))
 }
 
 impl Http {

@@ -3,21 +3,27 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::candidacy::{Candidacy, Standing};
-use crate::fence::{FenceError, Mandate};
+use crate::config;
+use crate::connection::random;
+use crate::fence::{FenceError, Instance, Mandate};
 use crate::follow::{Heard, stopped};
-use crate::held::PlanId;
+use crate::health::{Condition, Health, Outlook, Trouble};
+use crate::held::{Approval, PlanId};
+use crate::name::NameError;
 use crate::pass::{Order, Passed};
 use crate::plan::Plan;
 use crate::report::chain;
+use crate::secret::Keys;
 use crate::snapshot::{Completeness, Recovering, Snapshot};
 use crate::target::{Cause, Step, Target, TargetError};
+use crate::tls::Tls;
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -43,8 +49,38 @@ pub(crate) struct Followed {
 
 impl Followed {
     fn is_silent(&self) -> bool {
-        self.heard.borrow().is_none_or(|at| at.elapsed() > self.silence_max)
+        self.heard.borrow().at.is_none_or(|at| at.elapsed() > self.silence_max)
     }
+}
+
+/// A target as configured, its secrets read.
+pub struct Opened {
+    pub(crate) config: config::Target,
+    pub(crate) keys: Keys,
+    pub(crate) tls: Option<Tls>,
+}
+
+impl Opened {
+    /// Ready to be looked at.
+    pub(crate) fn target(self) -> Result<Target, NameError> {
+        let Opened { config, keys, tls } = self;
+        // Each of its own: two targets may be one zone by different keys.
+        Target::new(config, (keys, tls), Instance(random()))
+    }
+}
+
+/// What may be asked of a target that is kept.
+pub(crate) enum Request {
+    /// The removals held by this id may go; answers how many they are, none if nothing is.
+    Approve(PlanId, oneshot::Sender<Option<usize>>),
+    /// Other settings for the same zone of the same server.
+    Renew(Box<Opened>),
+}
+
+/// Where a kept target is seen and asked.
+pub(crate) struct Door {
+    pub(crate) health: watch::Sender<Health>,
+    pub(crate) requests: mpsc::Receiver<Request>,
 }
 
 /// What a target told last, so that it is told once.
@@ -61,7 +97,8 @@ impl Told {
     fn tell(&mut self, trouble: String) {
         match self.troubles.iter().position(|told| *told == trouble) {
             Some(at) => drop(self.troubles.remove(at)),
-            None => warn!("{trouble}"),
+            None if self.troubles.is_empty() => warn!("{trouble}"),
+            None => info!("{trouble}"),
         }
         if self.troubles.len() == TROUBLES_MAX {
             self.troubles.remove(0);
@@ -81,6 +118,9 @@ struct Keeper {
     /// The fence was taken, or is about to be, while the masters were silent, and they are still:
     /// whoever held it before us may have known more.
     is_behind: bool,
+    health: Health,
+    /// What an operator released, until a pass was carried out with it.
+    approvals: Vec<Approval>,
 }
 
 /// Makes one target follow the snapshots until `stop` turns true, while we are elected if there is
@@ -89,16 +129,18 @@ pub(crate) async fn keep(
     target: Target,
     mut followed: Followed,
     mut candidacy: Option<Candidacy>,
+    mut door: Door,
     mut stop: watch::Receiver<bool>,
 ) {
-    let (told, pause) = (Told::default(), BACK_OFF.0);
-    let mut keeper = Keeper { target, told, pause, stood: None, is_behind: false };
+    let mut keeper = Keeper::new(target);
     while !*stop.borrow() {
         let snapshot = followed.latest.borrow_and_update().clone();
         let snapshot = snapshot.map(|snapshot| keeper.judge(snapshot, followed.is_silent()));
-        let passed = keeper.pass(snapshot.as_deref(), &mut candidacy, &stop).await;
+        let passed = keeper.pass(snapshot.as_deref(), &mut candidacy, &door, &stop).await;
         let passed_at = Instant::now();
+        keeper.note(snapshot.as_deref(), &passed);
         let wait = keeper.wait(passed);
+        door.health.send_replace(keeper.health.clone());
         tokio::select! {
             // A snapshot is no reason to hurry back to a server in trouble.
             changed = followed.latest.changed(), if keeper.told.troubles.is_empty() => {
@@ -112,6 +154,7 @@ pub(crate) async fn keep(
                     () = stopped(&mut stop) => {}
                 }
             }
+            Some(request) = door.requests.recv() => keeper.take(request),
             () = changed(&mut candidacy) => {}
             () = sleep(wait) => {}
             () = stopped(&mut stop) => {}
@@ -128,6 +171,37 @@ async fn changed(candidacy: &mut Option<Candidacy>) {
 }
 
 impl Keeper {
+    fn new(target: Target) -> Keeper {
+        let (told, pause) = (Told::default(), BACK_OFF.0);
+        let (name, server) = (target.config.name.clone(), target.server());
+        let health = Health::unknown(name, server, target.zone().clone());
+        let (stood, is_behind, approvals) = (None, false, Vec::new());
+        Keeper { target, told, pause, stood, is_behind, health, approvals }
+    }
+
+    /// Does what was asked for, with the next pass.
+    fn take(&mut self, request: Request) {
+        let name = &self.target.config.name;
+        match request {
+            Request::Approve(id, reply) => {
+                let held = self.health.held_by(id);
+                let count = held.map(|set| set.entries.len());
+                if let Some(set) = held {
+                    info!("target {name}: {id} is approved, {} removals", set.entries.len());
+                    let entries = set.entries.iter().cloned().collect();
+                    self.approvals.push(Approval::Entries(entries));
+                }
+                // Who asked may be gone.
+                let _ = reply.send(count);
+            }
+            Request::Renew(renewed) => {
+                let Opened { config, keys, tls } = *renewed;
+                self.target.renew(config, keys, tls);
+                (self.told, self.pause) = (Told::default(), BACK_OFF.0);
+            }
+        }
+    }
+
     /// The snapshot as far as it is believed: while we may be behind it only adds.
     fn judge(&mut self, snapshot: Arc<Snapshot>, is_silent: bool) -> Arc<Snapshot> {
         self.is_behind = is_silent && (self.is_behind || !self.target.holds_fence());
@@ -142,6 +216,7 @@ impl Keeper {
         &mut self,
         snapshot: Option<&Snapshot>,
         candidacy: &mut Option<Candidacy>,
+        door: &Door,
         stop: &watch::Receiver<bool>,
     ) -> Result<Passed, TargetError> {
         let standing = candidacy.as_mut().map(Candidacy::standing);
@@ -161,10 +236,62 @@ impl Keeper {
         if standing == Some(Standing::Waiting) {
             return self.stand_by(snapshot).await;
         }
-        let told = &mut self.told;
-        let mut tell = |target: &Target, plan: &Plan| tell_plan(target, plan, told);
-        let order = Order { candidacy: candidacy.as_ref(), ..Order::run(stop) };
+        let (told, health) = (&mut self.told, &mut self.health);
+        if health.reached != Some(snapshot.told_at) {
+            health.behind_since.get_or_insert(snapshot.told_at);
+        }
+        let (since, approvals) = (health.behind_since, self.approvals.as_slice());
+        let mut tell = |target: &Target, plan: &Plan| {
+            tell_plan(target, plan, told);
+            health.outlook = outlook(target, plan, snapshot.completeness);
+            if !plan.approved.changes().is_empty() {
+                door.health.send_replace(health.clone());
+            }
+        };
+        let candidacy = candidacy.as_ref();
+        let order = Order { candidacy, approvals, since, ..Order::run(stop) };
         self.target.pass(snapshot, &order, &mut tell).await
+    }
+
+    /// Takes note of how a pass went.
+    fn note(&mut self, snapshot: Option<&Snapshot>, passed: &Result<Passed, TargetError>) {
+        let (health, now) = (&mut self.health, SystemTime::now());
+        health.holds_fence = self.target.holds_fence();
+        health.drift_count = self.target.drift_count();
+        let (Some(snapshot), is_elected) = (snapshot, self.stood != Some(Standing::Waiting)) else {
+            return;
+        };
+        match passed {
+            Ok(_) if !is_elected => {
+                health.condition = Condition::StandingBy("another is elected to publish".into());
+            }
+            Ok(passed) => {
+                health.condition = Condition::Well;
+                if let (Some(outlook), Some(view)) = (&mut health.outlook, self.target.view()) {
+                    outlook.serial = view.serial;
+                }
+                if *passed == Passed::Done {
+                    (health.reached, health.behind_since) = (Some(snapshot.told_at), None);
+                    health.outlook.iter_mut().for_each(|outlook| outlook.changes = Arc::from([]));
+                    if snapshot.completeness.is_complete() {
+                        self.approvals.clear();
+                    }
+                }
+            }
+            Err(failure) => {
+                let text = chain(failure);
+                let is_rival = matches!(
+                    *failure.cause,
+                    Cause::Fence(FenceError::Held(_) | FenceError::NotElected)
+                );
+                health.condition = match health.condition {
+                    _ if is_rival => Condition::StandingBy(text.clone()),
+                    Condition::Failing(since) => Condition::Failing(since),
+                    _ => Condition::Failing(now),
+                };
+                health.trouble = Some(Trouble { text, at: now });
+            }
+        }
     }
 
     /// Reads the zone, now and then, so that what is wrong there is known before we are elected, and
@@ -209,31 +336,47 @@ impl Keeper {
     }
 }
 
+/// What a plan says of a target.
+fn outlook(target: &Target, plan: &Plan, completeness: Completeness) -> Option<Outlook> {
+    let view = target.view()?;
+    Some(Outlook {
+        serial: view.serial,
+        adoption: target.adoption(view),
+        completeness,
+        changes: plan.approved.changes().into(),
+        withheld: Arc::new(plan.withheld.clone()),
+    })
+}
+
 /// Says what is held or not ours, when that is new.
 fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
     let name = &target.config.name;
-    let held: Vec<Option<PlanId>> = plan.held.iter().map(|held| held.id).collect();
-    for set in plan.held.iter().filter(|set| !told.held.contains(&set.id)) {
+    let held: Vec<Option<PlanId>> = plan.withheld.held.iter().map(|held| held.id).collect();
+    for set in plan.withheld.held.iter().filter(|set| !told.held.contains(&set.id)) {
         let (count, why) = (set.entries.len(), set.why);
-        warn!(
-            "target {name}: {count} removals are held: {why}; `mesozone diff` shows them; to have \
-             them removed, stop this process and run `mesozone sync --approve ID`"
-        );
+        match set.id {
+            Some(id) => warn!(
+                "target {name}: {count} removals are held: {why}; `mesozone diff` shows them, \
+                 `mesozone approve {id}` lets them go"
+            ),
+            None => warn!("target {name}: {count} more removals are held: {why}"),
+        }
     }
-    if told.blocked != plan.blocked.len() && !plan.blocked.is_empty() {
-        let each = plan.blocked.iter().take(10).map(|b| format!("{} ({})", b.key.name, b.why));
+    if told.blocked != plan.withheld.blocked.len() && !plan.withheld.blocked.is_empty() {
+        let each =
+            plan.withheld.blocked.iter().take(10).map(|b| format!("{} ({})", b.key.name, b.why));
         warn!(
             "target {name}: {} RRsets are not ours to publish: {}",
-            plan.blocked.len(),
+            plan.withheld.blocked.len(),
             each.collect::<Vec<_>>().join(", ")
         );
     }
-    if plan.blocked.is_empty() && told.blocked > 0 {
+    if plan.withheld.blocked.is_empty() && told.blocked > 0 {
         info!("target {name}: nothing keeps us from any RRset any more");
     }
-    if plan.held.is_empty() && !told.held.is_empty() {
+    if plan.withheld.held.is_empty() && !told.held.is_empty() {
         info!("target {name}: nothing is held any more");
     }
     told.held = held;
-    told.blocked = plan.blocked.len();
+    told.blocked = plan.withheld.blocked.len();
 }

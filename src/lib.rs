@@ -42,6 +42,8 @@
 //! - [`quarantine`]: names that a server refuses
 //! - [`plan`]: what would change, and what of it may
 //! - [`report`]: plans for people and programs
+//! - [`health`]: how a target fares
+//! - [`overview`]: everything that is known at one moment
 //! - [`findings`]: what a check found, a line each
 //! - [`update`]: approved changes into messages, RFC 2136
 //! - [`pace`]: how many messages at a time
@@ -61,10 +63,13 @@
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
 //! - [`written`]: how it is written, in TOML
+//! - [`mesos_dns`]: the answers of the HTTP API of mesos-dns
+//! - [`page`]: the page for people
 //! - [`diagnosis`]: what was seen into findings
 //!
 //! Then the shells, which own sockets, clocks and files:
 //!
+//! - [`metrics`]: what is counted
 //! - [`secret`]: secrets from files and the environment
 //! - [`resolve`]: addresses of host names
 //! - [`zookeeper`]: following the election in ZooKeeper
@@ -90,6 +95,11 @@
 //! - [`notify`]: telling secondaries of changes
 //! - [`server`]: the bundled server's sockets, and the snapshots that it follows
 //! - [`keep`]: making a target follow the snapshots
+//! - [`kept`]: the targets that are kept
+//! - [`lookup`]: what is known of one name
+//! - [`streamed`]: long answers over HTTP
+//! - [`api`]: HTTP for people and programs
+//! - [`supervisor`]: telling systemd how we are
 //! - [`daemon`]: what `run` runs
 //! - [`inspect`]: what a name server lets a target do
 //! - [`canvass`]: what each master and election tells
@@ -103,6 +113,7 @@
 
 pub mod answer;
 pub mod answering;
+pub mod api;
 pub mod candidacy;
 pub mod canvass;
 pub mod catalog;
@@ -130,23 +141,30 @@ pub mod follow;
 pub mod forward;
 pub mod forwarding;
 pub mod glob;
+pub mod health;
 pub mod held;
 pub mod http;
 pub mod index;
 pub mod inspect;
 pub mod keep;
+pub mod kept;
 pub mod label;
 pub mod limit;
 pub mod live;
+pub mod lookup;
 pub mod mark;
 pub mod masters;
 pub mod mesos;
+pub mod mesos_dns;
+pub mod metrics;
 pub mod mirror;
 pub mod name;
 pub mod network;
 pub mod notify;
 pub mod outgoing;
+pub mod overview;
 pub mod pace;
+pub mod page;
 pub mod pass;
 pub mod plan;
 pub mod pointers;
@@ -172,7 +190,9 @@ pub mod snapshot;
 pub mod splitter;
 pub mod state;
 pub mod stream;
+pub mod streamed;
 pub mod streams;
+pub mod supervisor;
 pub mod tally;
 pub mod target;
 pub mod task;

@@ -1,12 +1,13 @@
 //! One pass over a target: reading what it has, planning, writing and verifying.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 use tracing::info;
 
 use crate::candidacy::Candidacy;
 use crate::fence::{Found, Mandate};
+use crate::health::age;
 use crate::held::Approval;
 use crate::plan::Plan;
 use crate::publish::Applied;
@@ -34,18 +35,20 @@ pub struct Order<'p> {
     pub approvals: &'p [Approval],
     /// Who has to confirm that we are elected before a fence is taken; none: there is no election.
     pub candidacy: Option<&'p Candidacy>,
+    /// When the first thing was told that the zone may lack.
+    pub since: Option<SystemTime>,
     pub stop: &'p watch::Receiver<bool>,
 }
 
 impl<'p> Order<'p> {
     /// That of a `run`.
     pub fn run(stop: &'p watch::Receiver<bool>) -> Order<'p> {
-        Order { hold: Hold::Keep, approvals: &[], candidacy: None, stop }
+        Order { hold: Hold::Keep, approvals: &[], candidacy: None, since: None, stop }
     }
 
     /// That of a `sync`.
     pub fn sync(approvals: &'p [Approval], stop: &'p watch::Receiver<bool>) -> Order<'p> {
-        Order { hold: Hold::Release, approvals, candidacy: None, stop }
+        Order { hold: Hold::Release, approvals, candidacy: None, since: None, stop }
     }
 }
 
@@ -82,6 +85,9 @@ impl Target {
                 return Ok(Passed::Stopped);
             }
             self.released(plan.released_count);
+            if let (Some(metrics), Some(since)) = (&self.metrics, order.since) {
+                metrics.published(age(since, SystemTime::now()));
+            }
             let millis = started.elapsed().as_millis();
             info!(target = self.config.name, rrsets = changes, millis, "published");
             self.verify(snapshot.zone_of(&self.config.scope.zone), hold).await?;

@@ -227,6 +227,14 @@ impl Approved {
 #[derive(Debug, Default)]
 pub struct Plan {
     pub approved: Approved,
+    pub withheld: Withheld,
+    /// Removals released by an approval, though too much is lost.
+    pub released_count: usize,
+}
+
+/// What does not happen, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Withheld {
     /// Removals that wait for an approval.
     pub held: Vec<HeldSet>,
     /// Removals that wait until the cluster is complete again; nobody can approve them.
@@ -238,13 +246,11 @@ pub struct Plan {
     pub blocked: Vec<Blocked>,
     pub cut: Vec<Cut>,
     pub refused: Vec<Refused>,
-    /// Removals released by an approval, though too much is lost.
-    pub released_count: usize,
 }
 
-impl Plan {
+impl Withheld {
     /// Whether anything waits for somebody.
-    pub fn holds(&self) -> bool {
+    pub fn waits(&self) -> bool {
         let waits = !(self.waiting.is_empty() && self.recovering.is_empty());
         waits || !(self.held.is_empty() && self.refused.is_empty())
     }
@@ -269,7 +275,8 @@ pub fn approve(
     holds: &mut Holds,
 ) -> Plan {
     let Diff { changes, blocked, cut, refused, .. } = diff;
-    let mut plan = Plan { blocked, cut, refused, ..Plan::default() };
+    let withheld = Withheld { blocked, cut, refused, ..Withheld::default() };
+    let mut plan = Plan { withheld, ..Plan::default() };
     let (going, adopted) = match gate.adoption {
         Adoption::Adopted => (changes, HashSet::new()),
         Adoption::FirstContact => first_contact(changes, current, scope, gate, &mut plan),
@@ -291,7 +298,7 @@ pub fn approve(
                 let is_held = |rdata: &Rdata| held.contains(&(change.key.clone(), rdata.clone()));
                 kept.extend(removable.drain(..).filter(is_held));
             }
-            plan.held.extend(judged.held);
+            plan.withheld.held.extend(judged.held);
         }
     }
     let going = sifted.into_iter().filter_map(|s| s.change.keeping(&s.kept, limit));
@@ -305,9 +312,9 @@ fn sift(change: Change, gate: &Gate<'_>, plan: &mut Plan) -> Sifted {
     for rdata in change.removed() {
         let entry = || (change.key.clone(), rdata.clone());
         if !gate.is_certain(&change.key, rdata) {
-            plan.recovering.push(entry());
+            plan.withheld.recovering.push(entry());
         } else if !gate.young.is_empty() && gate.young.contains(&entry()) {
-            plan.young.push(entry());
+            plan.withheld.young.push(entry());
         } else {
             removable.push(rdata.clone());
             continue;
@@ -363,12 +370,13 @@ fn first_contact(
     free.extend(going);
     free.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     if !plan.approved.adopts {
-        plan.recovering = uncertain;
+        plan.withheld.recovering = uncertain;
         if !held.is_empty() {
             let id = Some(ids(&held));
-            plan.held = vec![HeldSet { id, why: Why::FirstContact, entries: held }];
+            plan.withheld.held = vec![HeldSet { id, why: Why::FirstContact, entries: held }];
         }
-        plan.waiting = waiting.into_iter().filter(|change| !change.is_ttl_alone()).collect();
+        plan.withheld.waiting =
+            waiting.into_iter().filter(|change| !change.is_ttl_alone()).collect();
     }
     (free, keys)
 }
@@ -414,11 +422,11 @@ mod tests {
             .collect();
         let record =
             |(key, rdata): &(Key, Rdata)| format!("{}={rdata}", short(key)).replace("10.0.0.", "");
-        let held = plan.held.iter().flat_map(|held| held.entries.iter());
+        let held = plan.withheld.held.iter().flat_map(|held| held.entries.iter());
         words.extend(held.map(|entry| format!("held {}", record(entry))));
-        words.extend(plan.young.iter().map(|entry| format!("young {}", record(entry))));
-        words.extend(plan.recovering.iter().map(|r| format!("recovering {}", record(r))));
-        words.extend(plan.waiting.iter().map(|c| format!("waiting {}", short(&c.key))));
+        words.extend(plan.withheld.young.iter().map(|entry| format!("young {}", record(entry))));
+        words.extend(plan.withheld.recovering.iter().map(|r| format!("recovering {}", record(r))));
+        words.extend(plan.withheld.waiting.iter().map(|c| format!("waiting {}", short(&c.key))));
         words.extend(plan.approved.adopts.then(|| "adopts".to_owned()));
         words.join("; ")
     }
@@ -542,11 +550,11 @@ mod tests {
         let (server, desired) = ("a=1 b=1,2 c=1", "b=2,3 d=1 c=1");
         let held = lossy(server, desired, &[]);
         assert_eq!(told(&held), "b:1,2>1,2,3; d:>1; held a=1; held b=1");
-        assert!(held.holds());
-        let id = held.held[0].id.unwrap();
+        assert!(held.withheld.waits());
+        let id = held.withheld.held[0].id.unwrap();
         let released = lossy(server, desired, &[Approval::Id(id)]);
         assert_eq!(told(&released), "a:1>; b:1,2>2,3; d:>1");
-        assert_eq!((released.released_count, released.holds()), (2, false));
+        assert_eq!((released.released_count, released.withheld.waits()), (2, false));
         let some = zone("a=1").records().map(|(k, _, r)| (k.clone(), r.clone())).collect();
         let partly = lossy(server, desired, &[Approval::Entries(some)]);
         assert_eq!(told(&partly), "a:1>; b:1,2>1,2,3; d:>1; held b=1");
@@ -592,7 +600,7 @@ mod tests {
             let loss = Some(Loss { mark: 9, desired: 1 });
             plan(server, "b=2", Adoption::FirstContact, Completeness::Complete, approvals, loss)
         };
-        let id = first("old=9", &[]).held[0].id.unwrap();
+        let id = first("old=9", &[]).withheld.held[0].id.unwrap();
         let with = |server, by: Approval| told(&first(server, &[by]));
         assert_eq!(with("old=9", Approval::Id(id)), "b:>2; old:9>; adopts", "the loss is known");
         assert_eq!(

@@ -227,6 +227,9 @@ impl Target {
         let Some(sent) = at.and_then(|at| burst.sent.remove(at)) else {
             return Err(self.failed(Step::Update, ConnectionError::OtherId));
         };
+        if let Some(metrics) = &self.metrics {
+            metrics.answered(answered.rcode);
+        }
         let since = std::mem::replace(&mut burst.last_answer, Instant::now()).elapsed();
         match answered.rcode {
             // NOERROR that is none: who refuses the key has signed nothing.
@@ -236,6 +239,9 @@ impl Target {
                 burst.accepted |= sent.batch.record_count > 0;
                 let created = self.created_by(&sent.batch, burst.adoption);
                 self.created.extend(created);
+                if let Some(metrics) = &self.metrics {
+                    metrics.changed(&sent.batch.changes);
+                }
                 self.commit(&sent.batch);
                 for (fence, _) in &sent.replaced {
                     self.view.iter_mut().for_each(|view| view.foreign.forget_rival(fence));

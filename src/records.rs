@@ -33,6 +33,19 @@ pub enum IpSource {
     Auto,
 }
 
+impl IpSource {
+    /// As it is configured.
+    pub fn word(self) -> &'static str {
+        match self {
+            IpSource::Netinfo => "netinfo",
+            IpSource::Docker => "docker",
+            IpSource::Mesos => "mesos",
+            IpSource::Host => "host",
+            IpSource::Auto => "auto",
+        }
+    }
+}
+
 /// What becomes of a task whose health check fails while others of its name are well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unhealthy {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::fence::Adoption;
 use crate::held::{Entry, HeldSet, Why};
 use crate::name::Name;
-use crate::plan::{Change, Plan};
+use crate::plan::{Change, Plan, Withheld};
 use crate::rr::{Rdata, Rrset, Serial, Ttl, Type};
 use crate::snapshot::{Completeness, Snapshot};
 use crate::wire::Rcode;
@@ -61,27 +61,27 @@ pub fn text(about: &About<'_>, plan: &Plan, style: Style) -> String {
         about.target, about.server, about.zone, about.serial
     ));
     lines.iter().for_each(|line| put(line));
-    for cut in &plan.cut {
+    for cut in &plan.withheld.cut {
         let Key { name, rtype } = &cut.key;
         put(&format!("cut {name} {rtype}: {} of {} records", cut.published, cut.desired));
     }
-    for blocked in &plan.blocked {
+    for blocked in &plan.withheld.blocked {
         let Key { name, rtype } = &blocked.key;
         put(&style.paint("33", &format!("not ours {name} {rtype}: {}", blocked.why)));
     }
-    for refused in &plan.refused {
+    for refused in &plan.withheld.refused {
         put(&style.paint("33", &refusal(&refused.name, refused.rcode)));
     }
-    for held in &plan.held {
+    for held in &plan.withheld.held {
         put(&style.paint("33", &held_line(held)));
         held.entries.iter().for_each(|entry| put(&format!("  - {}", short(entry))));
     }
-    if !plan.recovering.is_empty() {
+    if !plan.withheld.recovering.is_empty() {
         let why = uncertainty(about.completeness);
         put(&style.paint("33", &format!("held: {why}; nobody can approve these")));
-        plan.recovering.iter().for_each(|record| put(&format!("  - {}", short(record))));
+        plan.withheld.recovering.iter().for_each(|record| put(&format!("  - {}", short(record))));
     }
-    for change in &plan.waiting {
+    for change in &plan.withheld.waiting {
         let (_, come) = line_parts(change);
         come.iter().for_each(|line| put(&format!("waiting for that + {line}")));
     }
@@ -196,14 +196,14 @@ struct ReportedCut {
 }
 
 /// A plan in the shape of `diff --format json`.
-pub fn json(about: &About<'_>, plan: &Plan) -> Report {
+pub fn json(about: &About<'_>, changes: &[Change], withheld: &Withheld) -> Report {
     let mut held = Vec::new();
-    for set in &plan.held {
+    for set in &withheld.held {
         let (plan_id, reason) = (set.id.map(|id| id.to_string()), set.why.to_string());
         held.push(ReportedHold { plan_id, reason, records: reported(&set.entries) });
     }
-    if !plan.recovering.is_empty() {
-        let (reason, records) = (uncertainty(about.completeness), reported(&plan.recovering));
+    if !withheld.recovering.is_empty() {
+        let (reason, records) = (uncertainty(about.completeness), reported(&withheld.recovering));
         held.push(ReportedHold { plan_id: None, reason, records });
     }
     let block = |blocked: &crate::plan::Blocked| ReportedBlock {
@@ -224,11 +224,11 @@ pub fn json(about: &About<'_>, plan: &Plan) -> Report {
         serial: about.serial.0,
         complete: about.completeness.is_complete(),
         adopted: about.adoption == Adoption::Adopted,
-        changes: plan.approved.changes().iter().map(reported_change).collect(),
+        changes: changes.iter().map(reported_change).collect(),
         held,
-        waiting: plan.waiting.iter().map(reported_change).collect(),
-        not_ours: plan.blocked.iter().map(block).collect(),
-        cut: plan.cut.iter().map(cut).collect(),
+        waiting: withheld.waiting.iter().map(reported_change).collect(),
+        not_ours: withheld.blocked.iter().map(block).collect(),
+        cut: withheld.cut.iter().map(cut).collect(),
     }
 }
 

@@ -85,7 +85,7 @@ impl fmt::Display for Pattern {
 }
 
 /// The space that a configuration gave us in one zone.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scope {
     pub zone: Name,
     pub domain: Name,

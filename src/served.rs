@@ -98,6 +98,11 @@ impl Hosted {
         Hosted { authority, content: None, before: None }
     }
 
+    /// Has another apex from now on. Answers show it with the next zone that is followed.
+    pub fn renew(&mut self, authority: Arc<Authority>) {
+        self.authority = authority;
+    }
+
     /// Answers from `published` from now on; the serial stays, and so does what is transferred.
     /// The first one makes an edition of its own at `now`, in seconds of Unix time.
     pub fn follow(&mut self, published: Zone, certainty: Certainty, now: Serial) {
@@ -195,6 +200,10 @@ pub struct Served {
 }
 
 impl Served {
+    pub fn into_zones(self) -> Vec<Hosted> {
+        self.zones
+    }
+
     pub fn of(mut zones: Vec<Hosted>) -> Served {
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.apex().wire_len()));
         Served { zones }

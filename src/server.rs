@@ -17,9 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answer::Transport;
-use crate::answering::{Answering, SECRET_AGE};
+use crate::answering::{Answering, Current, SECRET_AGE, Terms};
 use crate::datagrams::Datagrams;
 use crate::forwarding::Forwarding;
+use crate::metrics::Metrics;
 use crate::name::Name;
 use crate::notify::{Newest, Notifier, ask_all};
 use crate::outgoing::Secondaries;
@@ -154,7 +155,7 @@ fn open_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 /// How is answered.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Manner {
     /// Of the domain's zone, and of each reverse zone.
     pub authorities: Vec<Authority>,
@@ -162,53 +163,62 @@ pub struct Manner {
     pub forwarding: Forwarding,
     /// Answers over UDP, a second and client network; none: as many as are asked for.
     pub rate_limit: Option<NonZeroU32>,
+    pub metrics: Metrics,
 }
 
-/// Answers on every socket from the snapshot published last, and keeps the secondaries told of it,
-/// until `shutdown`.
-pub async fn serve(
-    bound: Bound,
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    manner: Manner,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let Manner { authorities, secondaries, forwarding, rate_limit } = manner;
-    let (secondaries, mut snapshots) = (Arc::new(secondaries), snapshots);
-    let (has, heard) = mpsc::channel(HEARD_MAX);
-    let zones = authorities.into_iter().map(|authority| Hosted::nothing(Arc::new(authority)));
-    let mut shutdown = pin!(shutdown);
-    let served = tokio::select! {
-        served = number(Served::of(zones.collect()), &secondaries) => served,
-        () = &mut shutdown => return Ok(()),
-    };
-    let asked = (forwarding, rate_limit);
-    let answering = Answering::new(served.clone(), secondaries.clone(), has.clone(), asked);
-    let answering = Arc::new(answering);
-    let (mut tasks, mut datagrams) = (JoinSet::new(), Vec::new());
-    let mut newest = Vec::new();
-    for zone in served.zones() {
-        let (sender, editions) = watch::channel(None);
-        newest.push(sender);
-        for secondary in secondaries.addresses.iter().copied() {
-            let (zone, key, has) = (zone.apex().clone(), secondaries.key.clone(), has.clone());
-            let listening = bound.addresses().collect();
-            let notifier = Notifier { zone, secondary, key, listening, has };
-            tasks.spawn(notifier.run(editions.clone()));
+impl Manner {
+    fn terms(&self) -> Terms {
+        Terms {
+            secondaries: Arc::new(self.secondaries.clone()),
+            forwarding: self.forwarding.clone(),
+            rate_limit: self.rate_limit,
+            metrics: self.metrics.clone(),
         }
     }
-    let mut follower =
-        Follower { served, answering: answering.clone(), advanced: None, newest, heard };
+}
+
+/// Answers on every socket from the snapshot published last, in the manner told last, and keeps the
+/// secondaries told of it, until `shutdown`.
+pub async fn serve(
+    bound: Bound,
+    mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    mut manners: watch::Receiver<Manner>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let manner = manners.borrow_and_update().clone();
+    let (has, heard) = mpsc::channel(HEARD_MAX);
+    let mut shutdown = pin!(shutdown);
+    let zones = manner.authorities.iter().cloned().map(|a| Hosted::nothing(Arc::new(a)));
+    let served = tokio::select! {
+        served = number(Served::of(zones.collect()), &manner.secondaries) => served,
+        () = &mut shutdown => return Ok(()),
+    };
+    let answering = Answering::new(served.clone(), has.clone(), manner.terms());
+    let current = Arc::new(Current::from_pointee(answering));
+    let listening = bound.addresses().collect();
+    let mut follower = Follower {
+        served,
+        current: current.clone(),
+        advanced: None,
+        newest: Vec::new(),
+        notifiers: JoinSet::new(),
+        listening,
+        heard,
+        has,
+    };
+    follower.notify(&manner.secondaries);
     follower.follow_latest(&mut snapshots);
+    let (mut tasks, mut datagrams) = (JoinSet::new(), Vec::new());
     let places = places();
     for (_, udp, tcp) in bound.sockets {
         datagrams.extend(udp);
-        tasks.spawn(accept(tcp, answering.clone(), places.clone()));
+        tasks.spawn(accept(tcp, current.clone(), places.clone()));
     }
-    tasks.spawn(renew_secrets(answering.clone()));
-    let datagrams = Datagrams::start(datagrams, &answering)?;
+    tasks.spawn(renew_secrets(current.clone()));
+    let datagrams = Datagrams::start(datagrams, &current)?;
     let ended = tokio::select! {
         () = shutdown => Ok(()),
-        () = follower.follow(snapshots) => Ok(()),
+        ended = follower.follow(snapshots, manners) => Err(ended),
         () = broken(&datagrams) => Err(io::Error::other("a thread that answers over UDP ended")),
         // None of them ends by itself.
         Some(ended) = tasks.join_next() => {
@@ -221,10 +231,10 @@ pub async fn serve(
 }
 
 /// Has cookies made with a new secret now and then, for ever.
-async fn renew_secrets(answering: Arc<Answering>) {
+async fn renew_secrets(current: Arc<Current>) {
     loop {
         sleep(SECRET_AGE).await;
-        answering.renew_secret();
+        current.load().renew_secret();
     }
 }
 
@@ -238,19 +248,27 @@ async fn broken(datagrams: &Datagrams) {
 /// Makes what is served follow the snapshots.
 struct Follower {
     served: Served,
-    answering: Arc<Answering>,
+    current: Arc<Current>,
     /// When the newest edition was made.
     advanced: Option<Instant>,
     /// Of each zone: where its newest edition is announced.
     newest: Vec<watch::Sender<Option<Newest>>>,
+    /// Who tell the secondaries. None of them ends by itself.
+    notifiers: JoinSet<()>,
+    listening: Vec<SocketAddr>,
     /// Which serials secondaries have.
     heard: mpsc::Receiver<(Name, Serial)>,
+    has: mpsc::Sender<(Name, Serial)>,
 }
 
 impl Follower {
     /// Serves each snapshot as it is published, and the last one for ever.
-    async fn follow(mut self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
-        let mut last = None;
+    async fn follow(
+        mut self,
+        mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+        mut manners: watch::Receiver<Manner>,
+    ) -> io::Error {
+        let (mut last, mut settled) = (None, None);
         loop {
             let edition = self.advanced.map_or_else(Instant::now, |advanced| advanced + EDITION);
             let is_ahead = self.served.zones().iter().any(Hosted::is_ahead);
@@ -259,8 +277,57 @@ impl Follower {
                     Ok(()) => self.follow_latest(&mut snapshots),
                     Err(error) => last = Some(error),
                 },
+                changed = manners.changed(), if settled.is_none() => match changed {
+                    Ok(()) => {
+                        let manner = manners.borrow_and_update().clone();
+                        self.renew(&manner);
+                        self.follow_latest(&mut snapshots);
+                    }
+                    Err(error) => settled = Some(error),
+                },
                 () = sleep_until(edition), if is_ahead => self.advance(),
                 Some((zone, serial)) = self.heard.recv() => self.hear(&zone, serial),
+                Some(ended) = self.notifiers.join_next() => {
+                    return ended.err().map_or_else(|| io::Error::other("a task ended"), io::Error::other);
+                }
+            }
+        }
+    }
+
+    /// Answers in another manner from now on; zones that stay keep their numbers.
+    fn renew(&mut self, manner: &Manner) {
+        let mut zones = std::mem::take(&mut self.served).into_zones();
+        let renewed = manner.authorities.iter().cloned().map(|authority| {
+            match zones.iter().position(|zone| *zone.apex() == authority.apex) {
+                Some(at) => {
+                    let mut zone = zones.swap_remove(at);
+                    zone.renew(Arc::new(authority));
+                    zone
+                }
+                None => {
+                    let mut zone = Hosted::nothing(Arc::new(authority));
+                    zone.rise_above(unix_time());
+                    zone
+                }
+            }
+        });
+        self.served = Served::of(renewed.collect());
+        let answering = self.current.load().on(self.served.clone(), manner.terms());
+        self.current.store(Arc::new(answering));
+        self.notify(&manner.secondaries);
+    }
+
+    /// Tells these secondaries from now on, and no others.
+    fn notify(&mut self, secondaries: &Secondaries) {
+        (self.newest, self.notifiers) = (Vec::new(), JoinSet::new());
+        for zone in self.served.zones() {
+            let (sender, editions) = watch::channel(None);
+            self.newest.push(sender);
+            for secondary in secondaries.addresses.iter().copied() {
+                let (zone, key) = (zone.apex().clone(), secondaries.key.clone());
+                let (has, listening) = (self.has.clone(), self.listening.clone());
+                let notifier = Notifier { zone, secondary, key, listening, has };
+                self.notifiers.spawn(notifier.run(editions.clone()));
             }
         }
     }
@@ -290,7 +357,7 @@ impl Follower {
 
     /// What is answered first, then what is told of it, so that who is told finds it.
     fn publish(&self) {
-        self.answering.publish(self.served.clone());
+        self.current.load().publish(self.served.clone());
         for (zone, newest) in self.served.zones().iter().zip(&self.newest) {
             let Some((serial, soa)) = zone.transferable().and_then(|editions| {
                 let key = Key { name: zone.apex().clone(), rtype: Type::SOA };

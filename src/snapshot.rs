@@ -118,6 +118,8 @@ pub struct Snapshot {
     /// Whether this process has published a complete snapshot, this one or one before.
     pub complete_once: bool,
     pub read_at: SystemTime,
+    /// When the masters told what this says and the one before did not.
+    pub told_at: SystemTime,
 }
 
 impl Snapshot {

@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::answer::Transport;
-use crate::answering::{Answering, Chance, Outcome};
+use crate::answering::{Answering, Chance, Current, Outcome};
 use crate::connection::now;
+use crate::metrics::Tally;
 use crate::outgoing::Outgoing;
 use crate::shares::Shares;
 
@@ -39,7 +40,7 @@ pub(crate) fn places() -> Arc<Shares> {
 }
 
 /// Accepts connections for ever.
-pub(crate) async fn accept(listener: TcpListener, answering: Arc<Answering>, places: Arc<Shares>) {
+pub(crate) async fn accept(listener: TcpListener, current: Arc<Current>, places: Arc<Shares>) {
     let mut open = JoinSet::new();
     loop {
         let (stream, client) = match listener.accept().await {
@@ -51,11 +52,11 @@ pub(crate) async fn accept(listener: TcpListener, answering: Arc<Answering>, pla
             }
         };
         while open.try_join_next().is_some() {}
-        let kept = if answering.is_secondary(client.ip()) { 0 } else { KEPT };
+        let kept = if current.load().is_secondary(client.ip()) { 0 } else { KEPT };
         let Some(place) = places.take(client.ip(), kept) else { continue };
-        let answering = answering.clone();
+        let current = current.clone();
         open.spawn(async move {
-            if let Err(error) = serve(stream, client.ip(), &answering).await {
+            if let Err(error) = serve(stream, client.ip(), &current).await {
                 tracing::debug!(%client, %error, "connection ended");
             }
             drop(place);
@@ -65,18 +66,23 @@ pub(crate) async fn accept(listener: TcpListener, answering: Arc<Answering>, pla
 
 /// Answers the queries of a connection until it has no more, or is too slow, or sends what no
 /// server answers. Answers to queries that came together leave together.
-async fn serve(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, client: IpAddr, current: &Current) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (reading, writing) = stream.split();
     let (mut reading, mut writing) = (BufReader::new(reading), BufWriter::new(writing));
-    let (mut chance, mut reply) = (Chance::new(), Vec::new());
+    let (mut chance, mut reply, mut tally) = (Chance::new(), Vec::new(), Tally::default());
     while let Some(request) = timeout(IDLE_MAX, read_message(&mut reading)).await?? {
+        let answering = current.load_full();
         let asked = (client, Transport::Tcp, answering.moment());
         let served = answering.served();
         let outcome = answering.answer(&served, &request, asked, &mut chance, &mut reply);
         drop(served);
         match outcome {
-            Outcome::Silence => break,
+            Outcome::Silence => {
+                tally.count_silence();
+                tally.add_to(&answering.metrics.queries);
+                break;
+            }
             Outcome::Answer => {}
             Outcome::Forward(errand) => {
                 // Nobody waits for an answer behind another that takes seconds.
@@ -87,10 +93,12 @@ async fn serve(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> 
                 };
             }
             Outcome::Transfer(outgoing) => {
-                timeout(TRANSFER_MAX, transfer(&mut writing, outgoing, answering)).await??;
+                timeout(TRANSFER_MAX, transfer(&mut writing, outgoing, &answering)).await??;
                 continue;
             }
         }
+        tally.count(&reply);
+        tally.add_to(&answering.metrics.queries);
         timeout(WRITE_MAX, write_message(&mut writing, &reply)).await??;
         if !has_message(reading.buffer()) {
             timeout(WRITE_MAX, writing.flush()).await??;
@@ -106,7 +114,7 @@ async fn transfer(
     mut outgoing: Outgoing<'_>,
     answering: &Answering,
 ) -> io::Result<()> {
-    let _place = match outgoing.is_transfer() {
+    let place = match outgoing.is_transfer() {
         true => Some(answering.transfers.acquire().await.map_err(io::Error::other)?),
         false => None,
     };
@@ -116,7 +124,11 @@ async fn transfer(
         let framed = [&length.to_be_bytes(), message.as_slice()].concat();
         timeout(WRITE_MAX, writing.write_all(&framed)).await??;
     }
-    timeout(WRITE_MAX, writing.flush()).await?
+    timeout(WRITE_MAX, writing.flush()).await??;
+    if place.is_some() {
+        answering.metrics.transfers.inc();
+    }
+    Ok(())
 }
 
 /// Whether a whole message has come, so that its answer can leave with the one before.

@@ -17,6 +17,7 @@ use crate::fence::{
 };
 use crate::held::{Approval, Holds};
 use crate::mark::{Loss, Mark};
+use crate::metrics::TargetMetrics;
 use crate::name::{Name, NameError};
 use crate::pace::Pace;
 use crate::plan::{self, Diff, Gate, Plan};
@@ -121,6 +122,18 @@ pub enum Also {
     Records,
 }
 
+fn rrset_limit(max: RrsetMax) -> RrsetLimit {
+    match max {
+        RrsetMax::Auto => RrsetLimit {
+            octets_max: Some(RRSET_OCTETS_MAX),
+            earlier_max: Some(RECORD_MAX_OF_BIND),
+            ..RrsetLimit::default()
+        },
+        RrsetMax::At(max) => RrsetLimit { record_max: Some(max), ..RrsetLimit::default() },
+        RrsetMax::Never => RrsetLimit::default(),
+    }
+}
+
 fn update_hint(rcode: Rcode, also: Also, space: Space) -> String {
     let needed = space.rights();
     let types = space.types().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -201,6 +214,8 @@ pub struct Target {
     pub(crate) young: Young,
     /// Records that others took away or added, since the start.
     pub(crate) drift_count: u64,
+    /// Where `run` counts what it does.
+    pub(crate) metrics: Option<TargetMetrics>,
     started: Instant,
 }
 
@@ -210,15 +225,7 @@ impl Target {
         (keys, tls): (Keys, Option<Tls>),
         instance: Instance,
     ) -> Result<Target, NameError> {
-        let rrset_limit = match config.rrset_max {
-            RrsetMax::Auto => RrsetLimit {
-                octets_max: Some(RRSET_OCTETS_MAX),
-                earlier_max: Some(RECORD_MAX_OF_BIND),
-                ..RrsetLimit::default()
-            },
-            RrsetMax::At(max) => RrsetLimit { record_max: Some(max), ..RrsetLimit::default() },
-            RrsetMax::Never => RrsetLimit::default(),
-        };
+        let rrset_limit = rrset_limit(config.rrset_max);
         Ok(Target {
             fence_name: config.scope.fence_name()?,
             config,
@@ -250,8 +257,17 @@ impl Target {
             quarantine: Quarantine::default(),
             young: Young::default(),
             drift_count: 0,
+            metrics: None,
             started: Instant::now(),
         })
+    }
+
+    /// Goes on with other settings and keys, towards the same zone of the same server.
+    pub(crate) fn renew(&mut self, config: config::Target, keys: Keys, tls: Option<Tls>) {
+        if config.rrset_max != self.config.rrset_max {
+            self.rrset_limit = rrset_limit(config.rrset_max);
+        }
+        (self.config, self.keys, self.tls, self.connection) = (config, keys, tls, None);
     }
 
     pub fn zone(&self) -> &Name {

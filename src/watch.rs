@@ -57,6 +57,13 @@ impl Watch {
         }
     }
 
+    /// Makes records by other rules from now on, of the same cluster.
+    pub fn by(self, rules: Rules, hold_down: Duration) -> Watch {
+        let mut catalog = Catalog::new(rules, hold_down);
+        catalog.update(self.catalog.cluster().clone(), self.started.elapsed());
+        Watch { catalog, ..self }
+    }
+
     /// Takes in the masters in the order of the names that number them; no snapshot if they are
     /// the same as before.
     pub fn know(&mut self, masters: Vec<Endpoint>) -> Option<Snapshot> {
@@ -192,6 +199,7 @@ impl Watch {
             unknown: self.catalog.unknown().clone(),
             complete_once: self.complete_once,
             read_at: self.read_at,
+            told_at: self.read_at,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! file but the text it is given.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::cluster::{Endpoint, Visibility};
 use crate::config::{
-    Auth, Config, ConfigError, Election, Mesos, RrsetMax, Secret, Server, Target, Tls, Transfer,
-    Trust,
+    Auth, Config, ConfigError, Election, Http, Mesos, RrsetMax, Secret, Server, Target, Tls,
+    Transfer, Trust,
 };
 use crate::fence::{DOMAIN_MAX, Owner};
 use crate::forwarding::Forwarding;
@@ -62,7 +62,8 @@ impl Config {
             return Err(ConfigError::ElectionWithoutTarget);
         }
         let (mesos, hold_down) = (raw.mesos.check(task_label)?, zone.hold_down.0);
-        Ok(Config { mesos, rules, hold_down, owner, election, targets, server })
+        let http = raw.http.map(RawHttp::check).transpose()?;
+        Ok(Config { mesos, rules, hold_down, owner, election, targets, server, http })
     }
 }
 
@@ -113,6 +114,7 @@ struct Raw {
     #[serde(default)]
     target: Vec<RawTarget>,
     server: Option<RawServer>,
+    http: Option<RawHttp>,
     #[serde(default)]
     ha: RawHa,
 }
@@ -235,6 +237,27 @@ struct RawSoa {
     retry: Text<Seconds>,
     expire: Text<Seconds>,
     negative_ttl: Text<Seconds>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHttp {
+    #[serde(default = "loopback")]
+    listen: SocketAddr,
+    token_file: Option<PathBuf>,
+    token_env: Option<String>,
+}
+
+impl RawHttp {
+    fn check(self) -> Result<Http, ConfigError> {
+        let token = secret(self.token_file, self.token_env).map_err(|()| ConfigError::TwoTokens)?;
+        Ok(Http { listen: self.listen, token })
+    }
+}
+
+/// The port of mesos-dns.
+fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 8123).into()
 }
 
 #[derive(Deserialize, Default)]

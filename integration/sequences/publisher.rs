@@ -75,7 +75,7 @@ impl Publisher {
     ) -> Result<(Passed, Vec<PlanId>), TargetError> {
         let mut held = Vec::new();
         let mut tell = |_: &Target, plan: &Plan| {
-            held = plan.held.iter().filter_map(|set| set.id).collect();
+            held = plan.withheld.held.iter().filter_map(|set| set.id).collect();
         };
         let order = Order { hold: self.hold, approvals, ..Order::run(&self.stop) };
         self.target.count(snapshot);
@@ -104,5 +104,6 @@ pub(super) fn snapshot(zone: Zone, complete: bool) -> Snapshot {
         unknown: Arc::default(),
         complete_once: true,
         read_at: SystemTime::UNIX_EPOCH,
+        told_at: SystemTime::UNIX_EPOCH,
     }
 }

@@ -244,6 +244,7 @@ fn snapshot(zone: &Zone) -> Option<Arc<Snapshot>> {
         completeness: Completeness::Complete,
         complete_once: true,
         read_at: SystemTime::now(),
+        told_at: SystemTime::now(),
     }))
 }
 
@@ -273,7 +274,9 @@ pub(crate) fn child(args: &str) {
     };
     runtime.spawn(async move {
         let manner = Manner { authorities: vec![authority()], ..Manner::default() };
-        serve(bound, snapshots, manner, std::future::pending()).await.expect("threads");
+        serve(bound, snapshots, watch::channel(manner).1, std::future::pending())
+            .await
+            .expect("threads");
     });
     until_it_answers(addr);
     println!("{}", resident() - zone_alone);

@@ -1,0 +1,480 @@
+//! HTTP for people and programs: the page, the API of mesos-dns, status, plans, approvals, metrics.
+//! Nothing writes without the token.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION,
+    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::connection::random;
+use crate::follow::Heard;
+use crate::health::Health;
+use crate::held::PlanId;
+use crate::keep::Latest;
+use crate::kept::AllSeen;
+use crate::lookup;
+use crate::mesos_dns;
+use crate::metrics::Metrics;
+use crate::name::Name;
+use crate::overview::{Approvals, Overview, ServerSeen};
+use crate::page::{self, Notice, Search};
+use crate::report::{JSON_VERSION, Report};
+use crate::rr::Serial;
+use crate::shares::{Share, Shares};
+use crate::snapshot::Snapshot;
+use crate::streamed::{Busy, Large};
+use crate::tsig;
+
+/// Connections at once; the next is closed.
+const CONNECTIONS_MAX: usize = 256;
+/// Of them those of one client network.
+const PER_CLIENT_MAX: usize = 128;
+/// How long a client may take for the head of a request, the wait for the next one included.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// The longest head.
+const HEAD_OCTETS: usize = 16 * 1024;
+/// The longest body; a form with a token in it.
+const BODY_OCTETS: usize = 8 * 1024;
+/// How long a request may take until its answer begins.
+const REQUEST_MAX: Duration = Duration::from_secs(20);
+/// How long a connection may last, whatever it does.
+const CONNECTION_MAX: Duration = Duration::from_secs(5 * 60);
+/// The wait after a wrong token: nobody tries many.
+const WRONG_TOKEN: Duration = Duration::from_millis(500);
+/// The wait after a socket failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+/// Nothing but what comes from here, and nothing within the page itself.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                      img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Why nothing is heard over HTTP.
+#[derive(Debug, thiserror::Error)]
+#[error("[http] cannot listen on {address}")]
+pub struct ListenError {
+    address: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+/// What who writes has to show.
+#[derive(Clone)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    pub fn new(text: Zeroizing<String>) -> Token {
+        Token(text)
+    }
+
+    /// Compares in a time that tells nothing of either.
+    fn is(&self, shown: &str) -> bool {
+        tsig::equal(&Sha256::digest(self.0.as_bytes()), &Sha256::digest(shown.as_bytes()))
+    }
+}
+
+/// What a configuration decides, which may be another one later.
+#[derive(Clone)]
+pub struct Settings {
+    pub config: Arc<Config>,
+    pub token: Option<Token>,
+}
+
+/// Everything that can be looked at.
+#[derive(Clone)]
+pub struct Sight {
+    pub(crate) latest: Latest,
+    pub(crate) heard: Heard,
+    pub(crate) seen: AllSeen,
+    pub(crate) metrics: Metrics,
+    /// Where the bundled server listens.
+    pub(crate) bound: Option<Vec<SocketAddr>>,
+    pub(crate) settings: watch::Receiver<Settings>,
+}
+
+impl Sight {
+    fn overview(&self) -> Overview {
+        let (heard, settings) = (self.heard.borrow().clone(), self.settings.borrow().clone());
+        let rules = &settings.config.rules;
+        let zones = [&rules.domain].into_iter().chain(&rules.reverse).cloned();
+        let server = self.bound.clone().map(|listen| ServerSeen { listen, zones: zones.collect() });
+        Overview {
+            now: SystemTime::now(),
+            heard_ago: heard.at.map(|at| at.elapsed()),
+            leader: heard.leader.map(|leader| leader.to_string()),
+            streams: heard.streams,
+            trouble: heard.trouble.map(|(text, since)| (text.to_string(), since.elapsed())),
+            snapshot: self.latest.borrow().clone(),
+            targets: self.seen.borrow().iter().map(|seen| seen.health()).collect(),
+            server,
+            approvals: match settings.token {
+                Some(_) => Approvals::WithToken,
+                None => Approvals::Off,
+            },
+        }
+    }
+
+    fn config(&self) -> Arc<Config> {
+        self.settings.borrow().config.clone()
+    }
+
+    fn snapshot(&self) -> Result<Arc<Snapshot>, Refusal> {
+        self.latest.borrow().clone().ok_or(Refusal::NothingYet)
+    }
+}
+
+/// Why a request has no other answer.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("404: Page Not Found")]
+    NoPage,
+    #[error("405: Method Not Allowed")]
+    Method,
+    #[error("no state was read from any master yet")]
+    NothingYet,
+    #[error("{0:?} is no domain name")]
+    NoName(String),
+    #[error("{0:?} is no plan id: 12 hexadecimal digits")]
+    NoId(String),
+    #[error(
+        "nothing is held by the id {0}: it was approved, or is wanted again; /v1/plan shows what is"
+    )]
+    NotHeld(PlanId),
+    #[error("nothing can be approved here: the configuration has no [http] token_file")]
+    NoToken,
+    #[error("wrong token: show the one of [http] token_file")]
+    WrongToken,
+    #[error("the body is too long or came too slowly")]
+    Body,
+    #[error("it took too long")]
+    Late,
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Refusal::NoPage | Refusal::NotHeld(_) => StatusCode::NOT_FOUND,
+            Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::NothingYet | Refusal::Late | Refusal::Busy(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Refusal::NoName(_) | Refusal::NoId(_) | Refusal::Body => StatusCode::BAD_REQUEST,
+            Refusal::NoToken => StatusCode::FORBIDDEN,
+            Refusal::WrongToken => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), format!("{self}\n")).into_response();
+        let headers = response.headers_mut();
+        match self {
+            Refusal::WrongToken => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Refusal::Method => {
+                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// Takes the address, so that it is had or not before anything runs.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
+}
+
+/// Answers requests for ever.
+pub async fn serve(listener: TcpListener, sight: Sight) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!("HTTP on http://{address}/");
+    }
+    let (router, places) = (router(sight), Shares::new(CONNECTIONS_MAX, PER_CLIENT_MAX));
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                if let Some(place) = places.take(client.ip(), 0) {
+                    tokio::spawn(connection(stream, router.clone(), place));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept over HTTP");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, _place: Share) {
+    let service = TowerToHyperService::new(router);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_OCTETS);
+    let served = http.serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = timeout(CONNECTION_MAX, served).await {
+        tracing::debug!(%error, "an HTTP connection ended");
+    }
+}
+
+fn router(sight: Sight) -> Router {
+    let large = Large::default();
+    Router::new()
+        .route("/", get(show))
+        .route("/page.css", get(|| async { typed("text/css; charset=utf-8", STYLE) }))
+        .route("/page.js", get(|| async { typed("text/javascript; charset=utf-8", SCRIPT) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/version", get(|| async { json(&mesos_dns::version()) }))
+        .route("/v1/config", get(settings))
+        .route("/v1/hosts/{host}", get(hosts))
+        .route("/v1/services/{service}", get(services))
+        .route("/v1/enumerate", get(enumerate))
+        .route("/v1/axfr", get(axfr))
+        .route("/v1/status", get(status))
+        .route("/v1/plan", get(plan))
+        .route("/v1/plan/{id}/approve", post(approve))
+        .fallback(other)
+        .method_not_allowed_fallback(|| async { Refusal::Method })
+        .with_state((sight, large))
+        .layer(from_fn(limited))
+}
+
+type Shared = State<(Sight, Large)>;
+
+/// What holds for every answer.
+async fn limited(request: Request, next: Next) -> Response {
+    let answered = timeout(REQUEST_MAX, next.run(request)).await;
+    let mut response = answered.unwrap_or_else(|_| Refusal::Late.into_response());
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// mesos-dns takes a slash at the end.
+async fn other(uri: Uri) -> Response {
+    let path = uri.path();
+    match path.strip_suffix('/').filter(|path| path.starts_with("/v1/")) {
+        Some(path) => match HeaderValue::from_str(path) {
+            Ok(path) => (StatusCode::PERMANENT_REDIRECT, [(LOCATION, path)]).into_response(),
+            Err(_) => Refusal::NoPage.into_response(),
+        },
+        None => Refusal::NoPage.into_response(),
+    }
+}
+
+fn typed(content_type: &'static str, body: impl Into<Body>) -> Response {
+    ([(CONTENT_TYPE, content_type)], body.into()).into_response()
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut body) => {
+            body.push(b'\n');
+            typed("application/json", body)
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn ready(State((sight, _)): Shared) -> Response {
+    match sight.overview().unready() {
+        why if why.is_empty() => "ready\n".into_response(),
+        why => (StatusCode::SERVICE_UNAVAILABLE, why.join("; ") + "\n").into_response(),
+    }
+}
+
+async fn metrics(State((sight, _)): Shared) -> Response {
+    let overview = sight.overview();
+    let text = tokio::task::block_in_place(|| sight.metrics.text(&overview));
+    typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
+}
+
+async fn settings(State((sight, _)): Shared) -> Response {
+    json(&mesos_dns::settings(&sight.config()))
+}
+
+fn name(text: &str) -> Result<Name, Refusal> {
+    text.parse().map_err(|_| Refusal::NoName(text.to_owned()))
+}
+
+async fn hosts(State((sight, _)): Shared, Path(host): Path<String>) -> Result<Response, Refusal> {
+    Ok(json(&mesos_dns::hosts(&sight.snapshot()?.zone, &name(&host)?)))
+}
+
+async fn services(
+    State((sight, _)): Shared,
+    Path(service): Path<String>,
+) -> Result<Response, Refusal> {
+    let name = name(&service)?;
+    Ok(json(&mesos_dns::services(&sight.snapshot()?.zone, &service, &name, random())))
+}
+
+async fn enumerate(State((sight, large)): Shared) -> Result<Response, Refusal> {
+    let (snapshot, config) = (sight.snapshot()?, sight.config());
+    let body = large.write(move |out| mesos_dns::write_enumerate(out, &snapshot, &config.rules))?;
+    Ok(typed("application/json", body))
+}
+
+async fn axfr(State((sight, large)): Shared) -> Result<Response, Refusal> {
+    let (snapshot, config) = (sight.snapshot()?, sight.config());
+    let told = snapshot.told_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let serial = Serial(told.as_secs() as u32); // Unix time, which may go around.
+    let body = large.write(move |out| mesos_dns::write_axfr(out, &snapshot, &config, serial))?;
+    Ok(typed("application/json", body))
+}
+
+async fn status(State((sight, _)): Shared) -> Response {
+    let overview = sight.overview();
+    tokio::task::block_in_place(|| json(&overview.status()))
+}
+
+#[derive(Serialize)]
+struct Plans {
+    version: u32,
+    targets: Vec<Report>,
+}
+
+async fn plan(State((sight, large)): Shared) -> Result<Response, Refusal> {
+    let targets = sight.overview().targets;
+    let body = large.write(move |out| {
+        let targets = targets.iter().filter_map(Health::report).collect();
+        serde_json::to_writer(out, &Plans { version: JSON_VERSION, targets })
+            .map_err(io::Error::from)
+    })?;
+    Ok(typed("application/json", body))
+}
+
+#[derive(Serialize)]
+struct Approved {
+    approved: String,
+    target: String,
+    removals: usize,
+}
+
+#[derive(Deserialize)]
+struct Form {
+    token: String,
+}
+
+async fn approve(
+    State((sight, _)): Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let body = to_bytes(body, BODY_OCTETS).await.map_err(|_| Refusal::Body);
+    let is_form = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+    let approved = match body {
+        Ok(body) => release(&sight, &id, shown(&headers, &body, is_form)).await,
+        Err(refusal) => Err(refusal),
+    };
+    match (approved, is_form) {
+        (Ok(approved), false) => json(&approved),
+        (Err(refusal), false) => refusal.into_response(),
+        (Ok(Approved { target, removals: count, .. }), true) => typed(
+            "text/html; charset=utf-8",
+            page(&sight, None, Some(Notice::Approved { target, count })).await,
+        ),
+        (Err(refusal), true) => {
+            let notice = Notice::Refused(refusal.to_string());
+            let page = page(&sight, None, Some(notice)).await;
+            (refusal.status(), typed("text/html; charset=utf-8", page)).into_response()
+        }
+    }
+}
+
+/// The token that a request shows: as RFC 6750 has it, or in a form.
+fn shown(headers: &HeaderMap, body: &Bytes, is_form: bool) -> Option<Zeroizing<String>> {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if let Some((scheme, token)) = header.and_then(|value| value.split_once(' ')) {
+        let is_bearer = scheme.eq_ignore_ascii_case("Bearer");
+        return is_bearer.then(|| Zeroizing::new(token.trim().to_owned()));
+    }
+    let uri = || format!("/?{}", std::str::from_utf8(body).ok()?).parse::<Uri>().ok();
+    let form = is_form.then(|| Query::<Form>::try_from_uri(&uri()?).ok()).flatten()?;
+    Some(Zeroizing::new(form.0.token.trim().to_owned()))
+}
+
+async fn release(
+    sight: &Sight,
+    id: &str,
+    shown: Option<Zeroizing<String>>,
+) -> Result<Approved, Refusal> {
+    let token = sight.settings.borrow().token.clone().ok_or(Refusal::NoToken)?;
+    if !shown.is_some_and(|shown| token.is(&shown)) {
+        sleep(WRONG_TOKEN).await;
+        return Err(Refusal::WrongToken);
+    }
+    let id: PlanId = id.parse().map_err(|_| Refusal::NoId(id.to_owned()))?;
+    let all = sight.seen.borrow().clone();
+    for seen in all.iter() {
+        let health = seen.health();
+        if health.held_by(id).is_none() {
+            continue;
+        }
+        if let Some(removals) = seen.approve(id).await {
+            return Ok(Approved { approved: id.to_string(), target: health.target, removals });
+        }
+    }
+    Err(Refusal::NotHeld(id))
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    name: Option<String>,
+}
+
+async fn show(State((sight, _)): Shared, Query(asked): Query<Asked>) -> Response {
+    let asked = asked.name.filter(|name| !name.trim().is_empty());
+    let search = match asked {
+        Some(name) => {
+            let (config, snapshot) = (sight.config(), sight.latest.borrow().clone());
+            let (domain, targets) = (&config.rules.domain, &config.targets);
+            Some(lookup::search(&name, domain, snapshot.as_deref(), targets).await)
+        }
+        None => None,
+    };
+    typed("text/html; charset=utf-8", page(&sight, search, None).await)
+}
+
+async fn page(sight: &Sight, search: Option<Search>, notice: Option<Notice>) -> String {
+    let overview = sight.overview();
+    tokio::task::block_in_place(|| page::page(&overview, search.as_ref(), notice.as_ref()))
+}

@@ -1,0 +1,283 @@
+//! Everything that is known at one moment, for whoever looks: the page, the status in JSON, metrics.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::fence::Adoption;
+use crate::health::{Condition, Health, age};
+use crate::held::HeldSet;
+use crate::name::Name;
+use crate::snapshot::{Completeness, Snapshot};
+
+/// So many of what was skipped are listed in the status; the page and `mesozone records -v` list
+/// more.
+const SKIPPED_MAX: usize = 1_000;
+
+/// One look at everything.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    pub now: SystemTime,
+    /// How long ago a master told something last; none before the first time.
+    pub heard_ago: Option<Duration>,
+    /// The master that led then, as its URL.
+    pub leader: Option<String>,
+    /// Whether it tells of changes as they happen.
+    pub streams: bool,
+    /// Why no master gives its state, and for how long that is so.
+    pub trouble: Option<(String, Duration)>,
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// In the order of the configuration.
+    pub targets: Vec<Health>,
+    /// None where the bundled server is off.
+    pub server: Option<ServerSeen>,
+    pub approvals: Approvals,
+}
+
+/// Whether somebody could approve what is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Approvals {
+    WithToken,
+    /// No token is configured, so nothing can be written over HTTP.
+    Off,
+}
+
+/// The bundled server as seen from outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerSeen {
+    pub listen: Vec<SocketAddr>,
+    pub zones: Vec<Name>,
+}
+
+impl Overview {
+    /// When the masters told what is desired now.
+    pub fn told_at(&self) -> Option<SystemTime> {
+        self.snapshot.as_ref().map(|snapshot| snapshot.told_at)
+    }
+
+    /// How many make no record, or fewer than they would, by a word for the reason.
+    pub fn skipped_by_reason(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        let Some(snapshot) = &self.snapshot else { return counts };
+        let skips = snapshot.skipped.values().flat_map(|skips| skips.iter());
+        let words = skips.map(|skip| skip.kind());
+        let unread = snapshot.unread.iter().map(|_| "unread");
+        for word in words.chain(unread) {
+            *counts.entry(word.to_owned()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// What was skipped, and why.
+    pub fn skipped(&self) -> impl Iterator<Item = (String, String)> {
+        let snapshot = self.snapshot.as_deref();
+        let unread = snapshot.into_iter().flat_map(|snapshot| snapshot.unread.iter());
+        let unread = unread.map(|u| (format!("{} {}", u.kind, u.id), u.fault.clone()));
+        let skipped = snapshot.into_iter().flat_map(|snapshot| snapshot.skipped.iter());
+        let skipped = skipped.flat_map(|(subject, skips)| {
+            skips.iter().map(move |skip| (subject.to_string(), skip.to_string()))
+        });
+        unread.chain(skipped)
+    }
+
+    /// Why the process is not ready; nothing when it is.
+    pub fn unready(&self) -> Vec<String> {
+        let mut why = Vec::new();
+        if !self.snapshot.as_ref().is_some_and(|snapshot| snapshot.complete_once) {
+            why.push("no whole snapshot is published yet".to_owned());
+        }
+        for health in self.targets.iter().filter(|health| !health.is_ready(self.now)) {
+            let what = match &health.condition {
+                Condition::Failing(since) => {
+                    format!("failing for {} s", age(*since, self.now).as_secs())
+                }
+                _ => "not reached yet".to_owned(),
+            };
+            why.push(format!("target {}: {what}", health.target));
+        }
+        why
+    }
+
+    /// In the shape of `/v1/status`.
+    pub fn status(&self) -> Status {
+        let snapshot = self.snapshot.as_deref();
+        let skipped = self.skipped().take(SKIPPED_MAX);
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            ready: self.unready().is_empty(),
+            mesos: self.mesos(),
+            zone: ZoneStatus {
+                records: snapshot.map_or(0, Snapshot::record_count),
+                rrsets: snapshot.map_or(0, |snapshot| snapshot.zone.len()),
+                told_unix: self.told_at().map(unix),
+            },
+            targets: self.targets.iter().map(|health| self.target(health)).collect(),
+            server: self.server.as_ref().map(|server| ServerStatus {
+                listen: server.listen.iter().map(ToString::to_string).collect(),
+                zones: server.zones.iter().map(ToString::to_string).collect(),
+            }),
+            skipped: skipped.map(|(what, reason)| SkippedStatus { what, reason }).collect(),
+            skipped_count: self.skipped().count(),
+        }
+    }
+
+    fn mesos(&self) -> MesosStatus {
+        let snapshot = self.snapshot.as_deref();
+        let count = |count: fn(&Snapshot) -> usize| snapshot.map_or(0, count);
+        MesosStatus {
+            leader: self.leader.clone(),
+            watch: if self.streams { "stream" } else { "poll" },
+            heard_seconds_ago: self.heard_ago.map(|ago| ago.as_secs_f64()),
+            complete: snapshot.is_some_and(|snapshot| snapshot.completeness.is_complete()),
+            recovering: snapshot.and_then(|snapshot| match snapshot.completeness {
+                Completeness::Recovering(why) => Some(why.to_string()),
+                Completeness::Complete => None,
+            }),
+            error: self.trouble.as_ref().map(|(text, _)| text.clone()),
+            error_seconds: self.trouble.as_ref().map(|(_, span)| span.as_secs()),
+            agents: count(|snapshot| snapshot.cluster.agents.len()),
+            frameworks: count(|snapshot| snapshot.cluster.frameworks.len()),
+            tasks: count(|snapshot| snapshot.cluster.tasks.len()),
+        }
+    }
+
+    fn target(&self, health: &Health) -> TargetStatus {
+        let outlook = health.outlook.as_ref();
+        let since = match health.condition {
+            Condition::Failing(since) => Some(unix(since)),
+            _ => None,
+        };
+        TargetStatus {
+            name: health.target.clone(),
+            server: health.server.clone(),
+            zone: health.zone.to_string(),
+            state: health.condition.word(),
+            failing_since_unix: since,
+            standing_by: match &health.condition {
+                Condition::StandingBy(why) => Some(why.clone()),
+                _ => None,
+            },
+            serial: outlook.map(|outlook| outlook.serial.0),
+            adopted: outlook.map(|outlook| outlook.adoption == Adoption::Adopted),
+            fence_held: health.holds_fence,
+            lag_seconds: health.lag(self.told_at(), self.now).as_secs_f64(),
+            changes: outlook.map_or(0, |outlook| outlook.changes.len()),
+            held: health.held().iter().map(HeldStatus::of).collect(),
+            held_records: health.held_count(),
+            quarantined: outlook.map_or_else(Vec::new, |outlook| {
+                let refused = outlook.withheld.refused.iter();
+                refused.map(|refused| refused.name.to_string()).collect()
+            }),
+            not_ours: outlook.map_or(0, |outlook| outlook.withheld.blocked.len()),
+            cut: outlook.map_or(0, |outlook| outlook.withheld.cut.len()),
+            drift: health.drift_count,
+            last_error: health.trouble.as_ref().map(|trouble| trouble.text.clone()),
+            last_error_unix: health.trouble.as_ref().map(|trouble| unix(trouble.at)),
+        }
+    }
+}
+
+impl Condition {
+    /// One word for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Condition::Starting => "starting",
+            Condition::Well => "well",
+            Condition::StandingBy(_) => "standing-by",
+            Condition::Failing(_) => "failing",
+        }
+    }
+}
+
+fn unix(at: SystemTime) -> u64 {
+    age(SystemTime::UNIX_EPOCH, at).as_secs()
+}
+
+/// The answer of `/v1/status`. Times are Unix seconds or spans in seconds.
+#[derive(Serialize, Debug)]
+pub struct Status {
+    version: &'static str,
+    ready: bool,
+    mesos: MesosStatus,
+    zone: ZoneStatus,
+    targets: Vec<TargetStatus>,
+    /// Null where the bundled server is off.
+    server: Option<ServerStatus>,
+    /// The first thousand.
+    skipped: Vec<SkippedStatus>,
+    skipped_count: usize,
+}
+
+#[derive(Serialize, Debug)]
+struct MesosStatus {
+    leader: Option<String>,
+    watch: &'static str,
+    heard_seconds_ago: Option<f64>,
+    complete: bool,
+    recovering: Option<String>,
+    error: Option<String>,
+    error_seconds: Option<u64>,
+    agents: usize,
+    frameworks: usize,
+    tasks: usize,
+}
+
+#[derive(Serialize, Debug)]
+struct ZoneStatus {
+    records: usize,
+    rrsets: usize,
+    told_unix: Option<u64>,
+}
+
+#[derive(Serialize, Debug)]
+struct TargetStatus {
+    name: String,
+    server: String,
+    zone: String,
+    state: &'static str,
+    failing_since_unix: Option<u64>,
+    standing_by: Option<String>,
+    serial: Option<u32>,
+    adopted: Option<bool>,
+    fence_held: bool,
+    lag_seconds: f64,
+    changes: usize,
+    held: Vec<HeldStatus>,
+    held_records: usize,
+    quarantined: Vec<String>,
+    not_ours: usize,
+    cut: usize,
+    drift: u64,
+    last_error: Option<String>,
+    last_error_unix: Option<u64>,
+}
+
+#[derive(Serialize, Debug)]
+struct HeldStatus {
+    /// Null: it cannot be approved yet.
+    plan_id: Option<String>,
+    reason: String,
+    records: usize,
+}
+
+impl HeldStatus {
+    fn of(set: &HeldSet) -> HeldStatus {
+        let (plan_id, reason) = (set.id.map(|id| id.to_string()), set.why.to_string());
+        HeldStatus { plan_id, reason, records: set.entries.len() }
+    }
+}
+
+#[derive(Serialize, Debug)]
+struct ServerStatus {
+    listen: Vec<String>,
+    zones: Vec<String>,
+}
+
+#[derive(Serialize, Debug)]
+struct SkippedStatus {
+    what: String,
+    reason: String,
+}
