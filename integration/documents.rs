@@ -30,6 +30,7 @@ const LEAST: &str = r#"
     tsig_key_file = "/etc/mesozone/bind.key"
     [server]
     listen = ["10.0.0.2:53"]
+    [http]
 "#;
 
 #[test]
@@ -43,7 +44,7 @@ fn what_the_configuration_of_all_keys_has_commented_out_is_valid() {
     let text = example("mesozone.toml");
     let is_key = |line: &str| line.starts_with("# ") && line.contains(" = ");
     let keys: Vec<&str> = text.lines().filter(|line| is_key(line)).collect();
-    assert_eq!(keys.len(), 11, "{keys:?}");
+    assert_eq!(keys.len(), 12, "{keys:?}");
     // Some of them are for an election.
     let text = text.replace("# election = ", "election = ");
     for key in keys {
@@ -70,7 +71,7 @@ fn the_configuration_of_all_keys_has_every_key() {
     let text = example("mesozone.toml");
     let unknown = |table: &str| text.replace(table, &format!("{table}\nunknown = 0\n"));
     let mut keys = keys_of(&format!("unknown = 0\n{text}"));
-    for table in ["[mesos]", "[zone]", "[[target]]", "[server]", "[ha]"] {
+    for table in ["[mesos]", "[zone]", "[[target]]", "[server]", "[http]", "[ha]"] {
         keys.extend(keys_of(&unknown(table)));
     }
     keys.extend(keys_of(&text.replace("rname = ", "unknown = 0, rname = ")));

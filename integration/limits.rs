@@ -131,7 +131,7 @@ fn a_run_holds_what_would_go_at_once_until_it_is_back_or_approved() {
         let full = site.published(&before);
         control(&master, "kill", "app", 30);
         let line = daemon.says("removals are held: the desired records fell from");
-        assert!(line.contains("mesozone diff") && line.contains("--approve"), "{line}");
+        assert!(line.contains("mesozone diff") && line.contains("mesozone approve "), "{line}");
         control(&master, "start", "fresh", 1);
         until("additions go on", || !site.peer.query("fresh.marathon.mesos", "A").is_empty());
         let now = site.published(&before);

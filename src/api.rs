@@ -10,14 +10,16 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION,
-    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
@@ -234,7 +236,11 @@ pub async fn serve(listener: TcpListener, sight: Sight) {
 }
 
 async fn connection(stream: TcpStream, router: Router, _place: Share) {
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        *request.uri_mut() = without_slash(request.uri());
+        router.call(request)
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_OCTETS);
     let served = http.serve_connection(TokioIo::new(stream), service);
@@ -261,7 +267,7 @@ fn router(sight: Sight) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/plan", get(plan))
         .route("/v1/plan/{id}/approve", post(approve))
-        .fallback(other)
+        .fallback(|| async { Refusal::NoPage })
         .method_not_allowed_fallback(|| async { Refusal::Method })
         .with_state((sight, large))
         .layer(from_fn(limited))
@@ -285,16 +291,14 @@ async fn limited(request: Request, next: Next) -> Response {
     response
 }
 
-/// mesos-dns takes a slash at the end.
-async fn other(uri: Uri) -> Response {
-    let path = uri.path();
-    match path.strip_suffix('/').filter(|path| path.starts_with("/v1/")) {
-        Some(path) => match HeaderValue::from_str(path) {
-            Ok(path) => (StatusCode::PERMANENT_REDIRECT, [(LOCATION, path)]).into_response(),
-            Err(_) => Refusal::NoPage.into_response(),
-        },
-        None => Refusal::NoPage.into_response(),
-    }
+/// mesos-dns takes a slash at the end of a path.
+fn without_slash(uri: &Uri) -> Uri {
+    let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty());
+    let plain = path.map(|path| match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    });
+    plain.and_then(|plain| plain.parse().ok()).unwrap_or_else(|| uri.clone())
 }
 
 fn typed(content_type: &'static str, body: impl Into<Body>) -> Response {

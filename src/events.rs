@@ -38,6 +38,20 @@ pub enum Event {
 }
 
 impl Event {
+    /// Everything that one is counted as.
+    pub const KINDS: [&'static str; 10] = [
+        "subscribed",
+        "heartbeat",
+        "task_added",
+        "task_updated",
+        "agent_added",
+        "agent_removed",
+        "framework",
+        "framework_removed",
+        "unread",
+        "other",
+    ];
+
     /// What it is counted as.
     pub fn kind(&self) -> &'static str {
         match self {

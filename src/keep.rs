@@ -268,7 +268,7 @@ impl Keeper {
             Ok(passed) => {
                 health.condition = Condition::Well;
                 if let (Some(outlook), Some(view)) = (&mut health.outlook, self.target.view()) {
-                    outlook.serial = view.serial;
+                    (outlook.serial, outlook.adoption) = (view.serial, self.target.adoption(view));
                 }
                 if *passed == Passed::Done {
                     (health.reached, health.behind_since) = (Some(snapshot.told_at), None);

@@ -103,8 +103,12 @@ impl Kept {
         }
         for old in before {
             info!("target {}: not configured any more", old.config.name);
-            self.metrics.of_target(&old.config.name).forget();
-            self.dismiss(old);
+            let (metrics, left) = (self.metrics.of_target(&old.config.name), self.dismiss(old));
+            self.leaving.spawn(async move {
+                // It is counted until it has left.
+                let _ = left.await;
+                metrics.forget();
+            });
         }
         self.seen.send_replace(self.ones.iter().map(|one| one.seen.clone()).collect());
         Ok(())

@@ -77,7 +77,7 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics {
+        let metrics = Metrics {
             events: Family::default(),
             leader_changes: Counter::default(),
             messages: Family::default(),
@@ -86,7 +86,15 @@ impl Default for Metrics {
             queries: Arc::default(),
             forwarded: Family::default(),
             transfers: Counter::default(),
+        };
+        // What has not happened yet is told as nought, so that its first time shows.
+        for kind in Event::KINDS {
+            drop(metrics.events.get_or_create(&OfType { r#type: kind }));
         }
+        for result in Forwarded::ALL.map(Forwarded::word) {
+            drop(metrics.forwarded.get_or_create(&OfResult { result }));
+        }
+        metrics
     }
 }
 
@@ -100,6 +108,18 @@ pub(crate) enum Forwarded {
     Refused,
 }
 
+impl Forwarded {
+    const ALL: [Forwarded; 3] = [Forwarded::Answered, Forwarded::Failed, Forwarded::Refused];
+
+    fn word(self) -> &'static str {
+        match self {
+            Forwarded::Answered => "answered",
+            Forwarded::Failed => "failed",
+            Forwarded::Refused => "refused",
+        }
+    }
+}
+
 impl Metrics {
     pub(crate) fn count_events(&self, events: &[Event]) {
         for event in events {
@@ -108,12 +128,7 @@ impl Metrics {
     }
 
     pub(crate) fn count_forwarded(&self, forwarded: Forwarded) {
-        let result = match forwarded {
-            Forwarded::Answered => "answered",
-            Forwarded::Failed => "failed",
-            Forwarded::Refused => "refused",
-        };
-        self.forwarded.get_or_create(&OfResult { result }).inc();
+        self.forwarded.get_or_create(&OfResult { result: forwarded.word() }).inc();
     }
 
     /// Where a target is counted.
