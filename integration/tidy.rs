@@ -45,6 +45,7 @@ fn sources() -> Vec<Source> {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         Source { name, code: code.map(|line| format!("{line}\n")).collect() }
     };
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
     files.map(source).filter(|source| !["lib", "main"].contains(&source.name.as_str())).collect()
 }
 

@@ -203,7 +203,8 @@ pub enum FenceError {
     ForeignOwner(Owner, Owner),
     #[error(
         "another process of the same owner holds the fence: {0}; if it is a `run`, it publishes \
-         by itself; if it is gone, `sync --take-over {owner}`", owner = .0.owner
+         by itself, and `mesozone approve ID` lets go what it holds; if it is gone, `sync \
+         --take-over {owner}`", owner = .0.owner
     )]
     Held(Fence),
     #[error("the fence belongs to the owner \"{0}\", not to \"{1}\", as --take-over says")]

@@ -65,8 +65,11 @@ enum Happened {
 }
 
 impl Happened {
-    /// Whether a master told something.
-    fn is_told(&self) -> bool {
+    /// Counts what was told, and says whether a master told something.
+    fn count(&self, metrics: &Metrics) -> bool {
+        if let Happened::Told(Ok(events)) = self {
+            metrics.count_events(events);
+        }
         match self {
             Happened::Read(read) => read.is_ok(),
             Happened::Told(told) => told.is_ok(),
@@ -113,10 +116,7 @@ pub async fn follow(
             () = sleep_until(course.list_at), if list => Happened::ListTime,
             () = lapse(course.watch.next_due()) => Happened::Faded,
         };
-        let (happened_at, is_told) = (SystemTime::now(), happened.is_told());
-        if let Happened::Told(Ok(events)) = &happened {
-            tells.metrics.count_events(events);
-        }
+        let (happened_at, is_told) = (SystemTime::now(), happened.count(&tells.metrics));
         let snapshot = match happened {
             Happened::Told(told) => course.told(told),
             Happened::Elected => {
