@@ -193,7 +193,7 @@ fn what_the_readme_names_is_there() {
         assert!(output.status.success(), "{args:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let every = ["run", "diff", "sync", "records", "check"]
+    let every = ["run", "diff", "sync", "records", "check", "approve"]
         .map(|command| help(&[command, "--help"]))
         .concat();
     for document in [&readme, &read("examples/README.md"), &read("CHANGELOG.md")] {
@@ -209,7 +209,7 @@ fn what_the_readme_names_is_there() {
         assert!(there || program == "mesozone", "{command}");
     }
     let linked = readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
-    linked.for_each(|path| drop(read(path)));
+    linked.for_each(|path| drop(read(path.split('#').next().unwrap())));
 }
 
 /// The keys of a JSON value, all of its levels.

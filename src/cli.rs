@@ -2,44 +2,36 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::io::{IsTerminal, Read, Write};
+use std::io::IsTerminal;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use futures_util::future::join_all;
-use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::check;
-use crate::cluster::Numbered;
-use crate::config::{Config, Watch as Watching};
+use crate::config::Config;
+use crate::console::{Ending, complain, pretty, print, say, style};
 use crate::daemon::{self, Signals};
 use crate::fence::{Found, Owner};
 use crate::findings::{self, Level};
 use crate::held::{Approval, PlanId};
 use crate::http;
-use crate::masters::Masters;
+use crate::once::{Source, snapshot};
 use crate::pass::{Order, Passed};
 use crate::plan::Plan;
 use crate::report::{self, About, Style};
-use crate::resolve::Resolver;
 use crate::rr::{Rdata, Ttl};
 use crate::secret;
-use crate::snapshot::{Completeness, Snapshot};
-use crate::state::{State, StateReader};
+use crate::snapshot::Snapshot;
 use crate::target::Target;
 use crate::update::{self, FenceStep, Packer};
-use crate::watch::{Reading, Watch};
 use crate::zone::Key;
 
-/// Octets of a saved state read at a time.
-const CHUNK: usize = 256 * 1024;
 const DEFAULT_CONFIGS: [&str; 2] = ["mesozone.toml", "/etc/mesozone/mesozone.toml"];
 
 #[derive(Parser)]
@@ -115,13 +107,6 @@ enum Command {
 }
 
 #[derive(Args)]
-struct Source {
-    /// A saved `/state` answer instead of a master; `-` for standard input.
-    #[arg(long, value_name = "FILE")]
-    state: Option<PathBuf>,
-}
-
-#[derive(Args)]
 struct Choice {
     /// Only this target. Repeatable.
     #[arg(long, value_name = "NAME")]
@@ -140,20 +125,6 @@ enum RecordsFormat {
     Zone,
     Json,
     Tsv,
-}
-
-/// How a command ended, the worst last.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Ending {
-    Well,
-    Changes,
-    Trouble,
-}
-
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> ExitCode {
-        ExitCode::from(ending as u8)
-    }
 }
 
 /// Runs the program; its result is the exit code.
@@ -199,25 +170,6 @@ fn start_log(cli: &Cli) {
     }
 }
 
-fn complain(line: &str) {
-    // With nobody to read stderr there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "mesozone: {line}");
-}
-
-fn say(text: &str) -> Result<()> {
-    print(|out| out.write_all(text.as_bytes()))
-}
-
-/// Writes the result to stdout, as it is made.
-fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
-        // The reader has seen enough, as `head` does.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing the result"),
-    }
-}
-
 async fn run(cli: Cli) -> Result<Ending> {
     let path = configuration(cli.config.as_deref())?;
     let config = load(path)?;
@@ -257,75 +209,6 @@ fn load(path: &Path) -> Result<Config> {
     Config::parse(&text).with_context(|| format!("{}", path.display()))
 }
 
-/// The snapshot of a saved state, or of what the leading master says now.
-async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
-    let (state, completeness, masters) = match &source.state {
-        Some(path) => {
-            let state = read_state(path, config.mesos.task_label.clone())?;
-            let completeness = Completeness::of_file(&state.cluster);
-            let configured = config.mesos.masters.iter().map(|master| master.endpoint.clone());
-            // Nobody is asked whom the elections know, so the masters' names stay as they are.
-            let masters = match config.mesos.masters.is_empty() {
-                true => Numbered::Untold,
-                false => Numbered::Told(configured.collect()),
-            };
-            (state, completeness, masters)
-        }
-        None => {
-            let masters = Masters::new(&config.mesos)?;
-            let whole = masters.read(Watching::Poll).await?;
-            info!("state read from {}", whole.leader);
-            (whole.state, whole.completeness, Numbered::Told(masters.endpoints()))
-        }
-    };
-    // Who looks once knows no earlier name to hold.
-    let mut watch = Watch::new(config.rules.clone(), masters, Duration::ZERO);
-    let mut names = watch.host_names();
-    names.extend(state.cluster.host_names());
-    let hosts = Resolver::default().hosts_of(names).await;
-    let (hold_left, events) = (Duration::ZERO, Vec::new());
-    let (snapshot, _) = watch.read(Reading { state, completeness, hold_left, hosts, events });
-    tell_skipped(&snapshot);
-    Ok(snapshot)
-}
-
-/// Reads a saved state piece by piece: it may be larger than what it tells.
-fn read_state(path: &Path, chooses: Option<Arc<str>>) -> Result<State> {
-    let about = || match path == Path::new("-") {
-        true => "reading the state from standard input".to_owned(),
-        false => format!("reading {}", path.display()),
-    };
-    let mut from: Box<dyn Read> = match path == Path::new("-") {
-        true => Box::new(std::io::stdin()),
-        false => Box::new(std::fs::File::open(path).with_context(about)?),
-    };
-    let (mut reader, mut chunk) = (StateReader::new(chooses), vec![0; CHUNK]);
-    loop {
-        match from.read(&mut chunk).with_context(about)? {
-            0 => return reader.finish().with_context(about),
-            length => reader.push(&chunk[..length]),
-        }
-    }
-}
-
-fn tell_skipped(snapshot: &Snapshot) {
-    for unread in snapshot.unread.iter() {
-        warn!("skipped {} {:?}: {}", unread.kind, unread.id, unread.fault);
-    }
-    for (subject, skips) in snapshot.skipped.iter() {
-        skips.iter().for_each(|skip| info!("{subject}: {skip}"));
-    }
-    let skipped = snapshot.skipped.len();
-    if skipped > 0 {
-        warn!(
-            "{skipped} tasks, agents or frameworks make fewer records than they would; -v lists why"
-        );
-    }
-    if let Completeness::Recovering(why) = snapshot.completeness {
-        warn!("the cluster is recovering ({why}): nothing is removed");
-    }
-}
-
 fn print_records(snapshot: &Snapshot, format: RecordsFormat) -> Result<()> {
     let mut records = snapshot.records();
     match format {
@@ -344,10 +227,6 @@ fn print_records(snapshot: &Snapshot, format: RecordsFormat) -> Result<()> {
         }
         RecordsFormat::Json => say(&pretty(&report::records(snapshot))?),
     }
-}
-
-fn pretty(value: &impl Serialize) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value).context("writing JSON")? + "\n")
 }
 
 /// The chosen targets, opened.
@@ -443,11 +322,6 @@ fn about<'a>(target: &'a Target, server: &'a str, snapshot: &Snapshot) -> Option
         adoption: target.adoption(view),
         completeness: snapshot.completeness,
     })
-}
-
-fn style() -> Style {
-    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    if coloured { Style::Coloured } else { Style::Plain }
 }
 
 /// The plan as commands for `nsupdate`, packed as `sync` would send it.

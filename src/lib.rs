@@ -104,6 +104,8 @@
 //! - [`inspect`]: what a name server lets a target do
 //! - [`canvass`]: what each master and election tells
 //! - [`check`]: what `check` looks at
+//! - [`console`]: what commands print
+//! - [`once`]: the cluster read once, for a command
 //! - [`cli`]: the commands
 //!
 //! What is deliberately absent: no pure file knows a socket, a clock, a log, a lock or a random
@@ -123,6 +125,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod console;
 pub mod cookie;
 pub mod countersign;
 pub mod course;
@@ -161,6 +164,7 @@ pub mod mirror;
 pub mod name;
 pub mod network;
 pub mod notify;
+pub mod once;
 pub mod outgoing;
 pub mod overview;
 pub mod pace;
