@@ -37,7 +37,7 @@ use crate::held::PlanId;
 use crate::keep::Latest;
 use crate::kept::AllSeen;
 use crate::lookup;
-use crate::mesos_dns;
+use crate::mesos_dns_http;
 use crate::metrics::Metrics;
 use crate::name::Name;
 use crate::overview::{Approvals, Overview, ServerSeen};
@@ -258,7 +258,7 @@ fn router(sight: Sight) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/v1/version", get(|| async { json(&mesos_dns::version()) }))
+        .route("/v1/version", get(|| async { json(&mesos_dns_http::version()) }))
         .route("/v1/config", get(settings))
         .route("/v1/hosts/{host}", get(hosts))
         .route("/v1/services/{service}", get(services))
@@ -329,7 +329,7 @@ async fn metrics(State((sight, _)): Shared) -> Response {
 }
 
 async fn settings(State((sight, _)): Shared) -> Response {
-    json(&mesos_dns::settings(&sight.config()))
+    json(&mesos_dns_http::settings(&sight.config()))
 }
 
 fn name(text: &str) -> Result<Name, Refusal> {
@@ -337,7 +337,7 @@ fn name(text: &str) -> Result<Name, Refusal> {
 }
 
 async fn hosts(State((sight, _)): Shared, Path(host): Path<String>) -> Result<Response, Refusal> {
-    Ok(json(&mesos_dns::hosts(&sight.snapshot()?.zone, &name(&host)?)))
+    Ok(json(&mesos_dns_http::hosts(&sight.snapshot()?.zone, &name(&host)?)))
 }
 
 async fn services(
@@ -345,12 +345,13 @@ async fn services(
     Path(service): Path<String>,
 ) -> Result<Response, Refusal> {
     let name = name(&service)?;
-    Ok(json(&mesos_dns::services(&sight.snapshot()?.zone, &service, &name, random())))
+    Ok(json(&mesos_dns_http::services(&sight.snapshot()?.zone, &service, &name, random())))
 }
 
 async fn enumerate(State((sight, large)): Shared) -> Result<Response, Refusal> {
     let (snapshot, config) = (sight.snapshot()?, sight.config());
-    let body = large.write(move |out| mesos_dns::write_enumerate(out, &snapshot, &config.rules))?;
+    let body =
+        large.write(move |out| mesos_dns_http::write_enumerate(out, &snapshot, &config.rules))?;
     Ok(typed("application/json", body))
 }
 
@@ -358,7 +359,8 @@ async fn axfr(State((sight, large)): Shared) -> Result<Response, Refusal> {
     let (snapshot, config) = (sight.snapshot()?, sight.config());
     let told = snapshot.told_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let serial = Serial(told.as_secs() as u32); // Unix time, which may go around.
-    let body = large.write(move |out| mesos_dns::write_axfr(out, &snapshot, &config, serial))?;
+    let body =
+        large.write(move |out| mesos_dns_http::write_axfr(out, &snapshot, &config, serial))?;
     Ok(typed("application/json", body))
 }
 

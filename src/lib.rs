@@ -63,7 +63,7 @@
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
 //! - [`written`]: how it is written, in TOML
-//! - [`mesos_dns`]: the answers of the HTTP API of mesos-dns
+//! - [`mesos_dns_http`]: the answers of the HTTP API of mesos-dns
 //! - [`page`]: the page for people
 //! - [`diagnosis`]: what was seen into findings
 //!
@@ -158,7 +158,7 @@ pub mod lookup;
 pub mod mark;
 pub mod masters;
 pub mod mesos;
-pub mod mesos_dns;
+pub mod mesos_dns_http;
 pub mod metrics;
 pub mod mirror;
 pub mod name;
