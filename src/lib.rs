@@ -61,6 +61,11 @@
 //! - [`setting`]: how single values of the configuration are written
 //! - [`config`]: the configuration
 //! - [`written`]: how it is written, in TOML
+//! - [`mesos_dns`]: the configuration of mesos-dns
+//! - [`draft`]: a configuration while it is being written
+//! - [`import_masters`]: where the masters are, out of one of mesos-dns
+//! - [`import_server`]: what is answered, out of one of mesos-dns
+//! - [`import`]: a configuration of mesos-dns into ours
 //! - [`diagnosis`]: what was seen into findings
 //!
 //! Then the shells, which own sockets, clocks and files:
@@ -120,6 +125,7 @@ pub mod cut;
 pub mod daemon;
 pub mod datagrams;
 pub mod diagnosis;
+pub mod draft;
 pub mod drift;
 pub mod edition;
 pub mod election;
@@ -132,6 +138,9 @@ pub mod forwarding;
 pub mod glob;
 pub mod held;
 pub mod http;
+pub mod import;
+pub mod import_masters;
+pub mod import_server;
 pub mod index;
 pub mod inspect;
 pub mod keep;
@@ -141,6 +150,7 @@ pub mod live;
 pub mod mark;
 pub mod masters;
 pub mod mesos;
+pub mod mesos_dns;
 pub mod mirror;
 pub mod name;
 pub mod network;
