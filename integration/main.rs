@@ -16,6 +16,7 @@ mod following;
 mod forwarding;
 mod harness;
 mod hunting;
+mod importing;
 mod limits;
 mod masters;
 mod model;

@@ -22,6 +22,7 @@ use crate::daemon;
 use crate::fence::{Found, Owner};
 use crate::findings::{self, Level};
 use crate::held::{Approval, PlanId};
+use crate::import;
 use crate::masters::Masters;
 use crate::pass::{Order, Passed};
 use crate::plan::Plan;
@@ -102,6 +103,12 @@ enum Command {
         source: Source,
         #[arg(long, value_enum, default_value = "zone")]
         format: RecordsFormat,
+    },
+    /// Print the configuration that stands for one of mesos-dns, its `config.json`. Needs none of
+    /// ours.
+    Import {
+        /// `-` for standard input.
+        file: PathBuf,
     },
 }
 
@@ -210,21 +217,31 @@ fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()
 }
 
 async fn run(cli: Cli) -> Result<Ending> {
-    let path = configuration(cli.config.as_deref())?;
-    let config = load(path)?;
+    let path = || configuration(cli.config.as_deref());
+    let config = || load(path()?);
     match cli.command {
-        Command::Run => run_daemon(&config).await,
-        Command::Diff { source, choice, format } => diff(&config, &source, &choice, format).await,
+        Command::Run => run_daemon(&config()?).await,
+        Command::Diff { source, choice, format } => {
+            diff(&config()?, &source, &choice, format).await
+        }
         Command::Sync { source, choice, approve, take_over } => {
+            let config = config()?;
             let approve = approve.iter().map(|word| Approve::read(word)).collect::<Result<_>>()?;
             sync(&config, &source, &choice, &Asked { approve, take_over }).await
         }
-        Command::Check { choice } => check(path, &config, &choice).await,
+        Command::Check { choice } => check(path()?, &config()?, &choice).await,
         Command::Records { source, format } => {
-            let snapshot = snapshot(&config, &source).await?;
+            let snapshot = snapshot(&config()?, &source).await?;
             print_records(&snapshot, format)?;
             // To free a large zone piece by piece takes long, and the process ends here.
             std::mem::forget(snapshot);
+            Ok(Ending::Well)
+        }
+        Command::Import { file } => {
+            let (name, from) = open(&file)?;
+            let about = || format!("importing {name}");
+            let json = std::io::read_to_string(from).with_context(about)?;
+            say(&import::toml(&json).with_context(about)?)?;
             Ok(Ending::Well)
         }
     }
@@ -279,16 +296,20 @@ async fn snapshot(config: &Config, source: &Source) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
+/// A file, or standard input, and what it is called.
+fn open(path: &Path) -> Result<(String, Box<dyn Read>)> {
+    if path == Path::new("-") {
+        return Ok(("standard input".to_owned(), Box::new(std::io::stdin())));
+    }
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path).with_context(|| format!("reading {name}"))?;
+    Ok((name, Box::new(file)))
+}
+
 /// Reads a saved state piece by piece: it may be larger than what it tells.
 fn read_state(path: &Path, chooses: Option<Arc<str>>) -> Result<State> {
-    let about = || match path == Path::new("-") {
-        true => "reading the state from standard input".to_owned(),
-        false => format!("reading {}", path.display()),
-    };
-    let mut from: Box<dyn Read> = match path == Path::new("-") {
-        true => Box::new(std::io::stdin()),
-        false => Box::new(std::fs::File::open(path).with_context(about)?),
-    };
+    let (name, mut from) = open(path)?;
+    let about = || format!("reading {name}");
     let (mut reader, mut chunk) = (StateReader::new(chooses), vec![0; CHUNK]);
     loop {
         match from.read(&mut chunk).with_context(about)? {
