@@ -19,6 +19,7 @@ mod hunting;
 mod importing;
 mod limits;
 mod masters;
+mod migration;
 mod model;
 mod modelled;
 mod mutated;
