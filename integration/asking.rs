@@ -1,7 +1,8 @@
 //! Who asks name servers for the same names without pause, and writes down every wrong answer.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 use hickory_proto::serialize::binary::BinDecodable;
+
+use crate::server::{framed, read_framed};
 
 /// Longer than a name server takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,6 +84,12 @@ impl Asker {
         }
         Said { rcode: None, rdata: Vec::new() }
     }
+}
+
+/// The whole answer, over a connection.
+pub(crate) fn ask_over(connection: &mut TcpStream, (name, rtype): &Question) -> Said {
+    connection.write_all(&framed(&query(1, name, *rtype))).unwrap();
+    read(&read_framed(connection))
 }
 
 /// A question without recursion, with room for a large answer.

@@ -92,7 +92,7 @@ fn records_of(folder: &Path) -> Vec<String> {
     lines
 }
 
-fn folders() -> Vec<PathBuf> {
+pub(crate) fn folders() -> Vec<PathBuf> {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/fixtures/cases");
     let further = std::env::var_os("MESOZONE_CASES").map(PathBuf::from);
     let within =

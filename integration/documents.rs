@@ -112,7 +112,7 @@ fn tomls(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The fenced blocks of a document that follow this word.
-fn blocks(document: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(document: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let parts = document.split(&*fence).skip(1);
     parts.map(|part| part.split("```\n").next().unwrap().to_owned()).collect()
@@ -193,10 +193,11 @@ fn what_the_readme_names_is_there() {
         assert!(output.status.success(), "{args:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let every = ["run", "diff", "sync", "records", "check", "approve"]
+    let every = ["run", "diff", "sync", "records", "check", "approve", "import"]
         .map(|command| help(&[command, "--help"]))
         .concat();
-    for document in [&readme, &read("examples/README.md"), &read("CHANGELOG.md")] {
+    let others = ["examples/README.md", "examples/migration/README.md", "CHANGELOG.md"].map(read);
+    for document in [&readme].into_iter().chain(&others) {
         for option in document.split([' ', '`', '\n']).filter(|word| word.starts_with("--")) {
             let is_cargos = ["--release", "--example", "--", "--help"].contains(&option);
             let option = option.trim_end_matches(['.', ',', ':']);

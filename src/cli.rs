@@ -21,7 +21,8 @@ use crate::fence::{Found, Owner};
 use crate::findings::{self, Level};
 use crate::held::{Approval, PlanId};
 use crate::http;
-use crate::once::{Source, snapshot};
+use crate::import;
+use crate::once::{Source, open, snapshot};
 use crate::pass::{Order, Passed};
 use crate::plan::Plan;
 use crate::report::{self, About, Style};
@@ -104,6 +105,12 @@ enum Command {
         #[arg(long, value_enum, default_value = "zone")]
         format: RecordsFormat,
     },
+    /// Print the configuration that stands for one of mesos-dns, its `config.json`. Needs none of
+    /// ours.
+    Import {
+        /// `-` for standard input.
+        file: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -171,22 +178,32 @@ fn start_log(cli: &Cli) {
 }
 
 async fn run(cli: Cli) -> Result<Ending> {
-    let path = configuration(cli.config.as_deref())?;
-    let config = load(path)?;
+    let path = || configuration(cli.config.as_deref());
+    let config = || load(path()?);
     match cli.command {
-        Command::Run => run_daemon(path, config).await,
-        Command::Approve { id } => approve(&config, id).await,
-        Command::Diff { source, choice, format } => diff(&config, &source, &choice, format).await,
+        Command::Run => run_daemon(path()?, config()?).await,
+        Command::Approve { id } => approve(&config()?, id).await,
+        Command::Diff { source, choice, format } => {
+            diff(&config()?, &source, &choice, format).await
+        }
         Command::Sync { source, choice, approve, take_over } => {
+            let config = config()?;
             let approve = approve.iter().map(|word| Approve::read(word)).collect::<Result<_>>()?;
             sync(&config, &source, &choice, &Asked { approve, take_over }).await
         }
-        Command::Check { choice } => check(path, &config, &choice).await,
+        Command::Check { choice } => check(path()?, &config()?, &choice).await,
         Command::Records { source, format } => {
-            let snapshot = snapshot(&config, &source).await?;
+            let snapshot = snapshot(&config()?, &source).await?;
             print_records(&snapshot, format)?;
             // To free a large zone piece by piece takes long, and the process ends here.
             std::mem::forget(snapshot);
+            Ok(Ending::Well)
+        }
+        Command::Import { file } => {
+            let (name, from) = open(&file)?;
+            let about = || format!("importing {name}");
+            let json = std::io::read_to_string(from).with_context(about)?;
+            say(&import::toml(&json).with_context(about)?)?;
             Ok(Ending::Well)
         }
     }

@@ -65,6 +65,11 @@
 //! - [`written`]: how it is written, in TOML
 //! - [`mesos_dns_http`]: the answers of the HTTP API of mesos-dns
 //! - [`page`]: the page for people
+//! - [`mesos_dns`]: the configuration of mesos-dns
+//! - [`draft`]: a configuration while it is being written
+//! - [`import_masters`]: where the masters are, out of one of mesos-dns
+//! - [`import_server`]: what is answered, out of one of mesos-dns
+//! - [`import`]: a configuration of mesos-dns into ours
 //! - [`diagnosis`]: what was seen into findings
 //!
 //! Then the shells, which own sockets, clocks and files:
@@ -134,6 +139,7 @@ pub mod cut;
 pub mod daemon;
 pub mod datagrams;
 pub mod diagnosis;
+pub mod draft;
 pub mod drift;
 pub mod edition;
 pub mod election;
@@ -147,6 +153,9 @@ pub mod glob;
 pub mod health;
 pub mod held;
 pub mod http;
+pub mod import;
+pub mod import_masters;
+pub mod import_server;
 pub mod index;
 pub mod inspect;
 pub mod keep;
@@ -158,6 +167,7 @@ pub mod lookup;
 pub mod mark;
 pub mod masters;
 pub mod mesos;
+pub mod mesos_dns;
 pub mod mesos_dns_http;
 pub mod metrics;
 pub mod mirror;

@@ -59,16 +59,20 @@ pub(crate) async fn snapshot(config: &Config, source: &Source) -> Result<Snapsho
     Ok(snapshot)
 }
 
+/// A file, or standard input, and what it is called.
+pub(crate) fn open(path: &Path) -> Result<(String, Box<dyn Read>)> {
+    if path == Path::new("-") {
+        return Ok(("standard input".to_owned(), Box::new(std::io::stdin())));
+    }
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path).with_context(|| format!("reading {name}"))?;
+    Ok((name, Box::new(file)))
+}
+
 /// Reads a saved state piece by piece: it may be larger than what it tells.
 fn read_state(path: &Path, chooses: Option<Arc<str>>) -> Result<State> {
-    let about = || match path == Path::new("-") {
-        true => "reading the state from standard input".to_owned(),
-        false => format!("reading {}", path.display()),
-    };
-    let mut from: Box<dyn Read> = match path == Path::new("-") {
-        true => Box::new(std::io::stdin()),
-        false => Box::new(std::fs::File::open(path).with_context(about)?),
-    };
+    let (name, mut from) = open(path)?;
+    let about = || format!("reading {name}");
     let (mut reader, mut chunk) = (StateReader::new(chooses), vec![0; CHUNK]);
     loop {
         match from.read(&mut chunk).with_context(about)? {
