@@ -121,7 +121,7 @@ fn where_all_is_well_nothing_is_to_be_done() {
             "cluster: complete: 20 tasks on 3 agents",
             "SOA serial",
             "clock: like ours",
-            "fence: ours and free, epoch 1, adopted",
+            "fence: ours, and no process holds it, epoch 1; the space is adopted",
             "update of A, AAAA, SRV below mesos. and TXT at _mesozone.mesos.: allowed",
             "IXFR: ",
             "transfer: allowed",
@@ -273,9 +273,9 @@ fn who_holds_the_fence_is_told() {
         };
         let well = |ran: Ran, part: &str| assert!(ran.stdout.contains(part), "{part}: {ran:#?}");
         well(check(&site).exits(0), "fence: none yet: first contact; `sync` makes it");
-        well(ours("until=run"), "fence: held by a `run`, instance 0000000000000001, epoch 1");
+        well(ours("until=run"), "fence: held by a `run` (instance 0000000000000001), epoch 1");
         well(ours("until=99999999999"), "fence: held by a `sync` for");
-        well(ours("until=1"), "fence: ours and free, epoch 1");
+        well(ours("until=1"), "fence: ours, and no process holds it, epoch 1");
         let foreign = format!("add _mesozone.mesos 0 TXT \"v=1 owner=else {rest}\"");
         check_fails(&fence(&foreign), &["`mesozone sync --take-over else`"]);
         let two = format!("{foreign}\nadd _mesozone.mesos 0 TXT \"v=1 owner=mesos {rest}\"");

@@ -348,7 +348,7 @@ fn a_leader_cut_off_does_not_take_the_fence_again() {
         leader.proxy.clear();
         lab.site.peer.nsupdate("update delete _mesozone.mesos TXT");
         lab.run("apart");
-        leader.daemon.says("nobody knows whether we are elected");
+        leader.daemon.says("ZooKeeper does not confirm that we are elected");
         leader.answers("apart");
         assert!(leader.updates().iter().all(|rcode| *rcode == NXRRSET), "{:?}", leader.updates());
         assert_eq!(lab.fence(), "");

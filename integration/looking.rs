@@ -376,6 +376,8 @@ fn what_is_held_is_let_go_by_who_shows_the_token_and_by_nobody_else() {
     assert_eq!(looked.get(&format!("/v1/plan/{id}/approve")).status, 405);
     assert_eq!(looked.approve("0123456789ab", &["--header", &bearer]).status, 404);
     assert_eq!(looked.approve("nonsense", &["--header", &bearer]).status, 400);
+    let wrong = looked.get(&format!("/v1/plan/{id}/approve"));
+    assert!(wrong.head.contains("allow: post"), "{wrong:?}");
     let long = "x".repeat(20_000);
     assert_eq!(looked.approve(id, &["--header", &bearer, "--data", &long]).status, 400);
     assert_eq!(site.published(&before), full, "nothing went");
@@ -420,6 +422,45 @@ fn the_command_line_lets_go_what_a_run_holds() {
     let gone = approve("asking.toml", id).exits(2);
     assert!(gone.one_line().contains("is `mesozone run` at work on 127.0.0.1"), "{gone:?}");
     approve("asking.toml", "nonsense").exits(2);
+}
+
+#[test]
+fn who_stands_by_holds_nothing_and_approves_nothing() {
+    let master = Simulated::start(&["--tasks", "5"]);
+    let site = site_of_forty(&master, "max_shrink = \"20%\"");
+    let before = site.peer.axfr();
+    let mut first = Looked::start(&site);
+    until("all is published", || site.published(&before) == desired(&site));
+    kill(&master, 30);
+    let line = first.daemon.says("lets them go");
+    let id = line.split("mesozone approve ").nth(1).unwrap().split('`').next().unwrap().to_owned();
+    // The newest takes the fence.
+    let second = Looked::start(&site);
+    until("the first stands by", || first.target()["state"] == "standing-by");
+    assert_eq!(first.target()["held"], json!([]));
+    assert_eq!(first.metric("target_held{target=\"lab\"}"), Some(0.0));
+    assert_eq!(first.metric("target_up{target=\"lab\"}"), Some(1.0));
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    assert_eq!(first.approve(&id, &["--header", &bearer]).status, 404);
+    until("the second holds them", || second.target()["held_records"].as_u64() > Some(0));
+    let full = site.published(&before);
+    drop(second);
+    start(&master, 1);
+    assert!(full.lines().all(|line| site.published(&before).contains(line)), "nothing went");
+}
+
+#[test]
+fn a_token_of_nothing_is_none() {
+    let master = Simulated::start(&["--tasks", "5"]);
+    let site = site_of_forty(&master, "");
+    std::fs::write(site.path("token"), "  \n").unwrap();
+    let ran = site.run(&["run"]).exits(2);
+    assert!(
+        ran.one_line().contains("[http] token_file") && ran.stderr.contains("is empty"),
+        "{ran:?}"
+    );
+    let checked = site.run(&["check"]).exits(2);
+    assert!(checked.stdout.contains("FAIL  [http] token: "), "{checked:?}");
 }
 
 #[test]

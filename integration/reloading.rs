@@ -55,7 +55,7 @@ fn a_key_is_rotated_without_a_restart() {
     daemon.says("target lab");
     until("it is refused", || daemon.count("BADSIG") > 0);
     reload(&mut daemon);
-    daemon.says("published");
+    daemon.says("well again");
     until("the rest is published", || site.published(&before) == desired(&site));
     let instance = |fence: &str| {
         fence.split("instance=").nth(1).unwrap().split(' ').next().unwrap().to_owned()
@@ -161,6 +161,44 @@ fn other_rules_and_other_masters_take_over_without_a_gap() {
     until("the other's tasks are there", || site.published(&before) == desired(&site));
     assert!(!site.peer.query("fresh.marathon.mesos", "A").is_empty());
     assert_eq!(daemon.stop().0, 0);
+}
+
+#[test]
+fn a_reverse_zone_that_is_added_loses_nothing_while_no_master_answers() {
+    let master = Simulated::start(&["--tasks", "5"]);
+    let reverse = Setup { zone: "10.in-addr.arpa", ..Setup::default() };
+    let (site, other) = (site(&master), Peer::Bind.start(&reverse));
+    let alone = fs::read_to_string(site.config()).unwrap();
+    let key = other.key_file();
+    let target = format!(
+        "[[target]]\nname = \"reverse\"\nserver = \"{}\"\nzone = \"10.in-addr.arpa\"\ntsig_key_file = {key:?}\n",
+        other.addr()
+    );
+    let with = alone.replace("[zone]", "[zone]\nreverse = [\"10.in-addr.arpa\"]") + &target;
+    // A task with an address of its own, so that it has a PTR record.
+    start(&master, "own");
+    master.control(json!({"task-address": {"name": "own", "address": "10.9.9.8"}}));
+    fs::write(site.config(), &with).unwrap();
+    let mut daemon = Daemon::start(&site);
+    let pointer = || other.query("8.9.9.10.in-addr.arpa", "PTR");
+    until("it has a pointer", || !pointer().is_empty());
+    until("it has a name", || !site.peer.query("own.marathon.mesos", "A").is_empty());
+    fs::write(site.config(), &alone).unwrap();
+    reload(&mut daemon);
+    until("the reverse zone is let go", || {
+        other.query("_mesozone-mesos.10.in-addr.arpa", "TXT").concat().contains("until=0")
+    });
+    assert!(!pointer().is_empty(), "what is there stays");
+    master.control(json!({"stage": "down"}));
+    daemon.says("the last snapshot stays");
+    fs::write(site.config(), &with).unwrap();
+    reload(&mut daemon);
+    until("it is taken again", || {
+        other.query("_mesozone-mesos.10.in-addr.arpa", "TXT").concat().contains("until=run")
+    });
+    assert!(!pointer().is_empty(), "nothing was lost by the reload");
+    assert_eq!(daemon.stop().0, 0);
+    assert!(!pointer().is_empty(), "nor later");
 }
 
 #[test]

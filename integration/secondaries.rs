@@ -95,6 +95,7 @@ impl Served {
             unread: Arc::from([]),
             completeness: Completeness::Complete,
             complete_once: true,
+            domain: "mesos".parse().unwrap(),
             reverse: BTreeMap::new(),
             read_at: SystemTime::now(),
             told_at: SystemTime::now(),

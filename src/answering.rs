@@ -110,7 +110,9 @@ impl Answering {
     pub(crate) fn renew_secret(&self) {
         let mut secret = [0; 16];
         if let Err(error) = getrandom::fill(&mut secret) {
-            tracing::warn!("no secret for cookies: {error}");
+            tracing::warn!(
+                "no randomness for a new secret of cookies: {error}; the one before goes on"
+            );
             return;
         }
         let before = self.secrets.load();

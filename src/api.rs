@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -35,7 +35,7 @@ use crate::follow::Heard;
 use crate::health::Health;
 use crate::held::PlanId;
 use crate::keep::Latest;
-use crate::kept::AllSeen;
+use crate::kept::{AllSeen, Leaving};
 use crate::lookup;
 use crate::mesos_dns_http;
 use crate::metrics::Metrics;
@@ -44,7 +44,7 @@ use crate::overview::{Approvals, Overview, ServerSeen};
 use crate::page::{self, Notice, Search};
 use crate::report::{JSON_VERSION, Report};
 use crate::rr::Serial;
-use crate::shares::{Share, Shares};
+use crate::shares::{Failing, Share, Shares};
 use crate::snapshot::Snapshot;
 use crate::streamed::{Busy, Large};
 use crate::tsig;
@@ -162,7 +162,8 @@ enum Refusal {
     #[error("{0:?} is no plan id: 12 hexadecimal digits")]
     NoId(String),
     #[error(
-        "nothing is held by the id {0}: it was approved, or is wanted again; /v1/plan shows what is"
+        "nothing is held by the id {0}: it was approved, is wanted again, or is held by another \
+         process, the one that publishes; /v1/plan shows what is held here"
     )]
     NotHeld(PlanId),
     #[error("nothing can be approved here: the configuration has no [http] token_file")]
@@ -171,8 +172,12 @@ enum Refusal {
     WrongToken,
     #[error("the body is too long or came too slowly")]
     Body,
-    #[error("it took too long")]
+    #[error(
+        "it took too long; an approval may be carried out all the same: /v1/plan shows what is held"
+    )]
     Late,
+    #[error(transparent)]
+    Leaving(#[from] Leaving),
     #[error(transparent)]
     Busy(#[from] Busy),
 }
@@ -182,7 +187,7 @@ impl Refusal {
         match self {
             Refusal::NoPage | Refusal::NotHeld(_) => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::NothingYet | Refusal::Late | Refusal::Busy(_) => {
+            Refusal::NothingYet | Refusal::Late | Refusal::Leaving(_) | Refusal::Busy(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Refusal::NoName(_) | Refusal::NoId(_) | Refusal::Body => StatusCode::BAD_REQUEST,
@@ -199,9 +204,6 @@ impl IntoResponse for Refusal {
         match self {
             Refusal::WrongToken => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            Refusal::Method => {
-                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
             _ => {}
         }
@@ -220,15 +222,17 @@ pub async fn serve(listener: TcpListener, sight: Sight) {
         tracing::info!("HTTP on http://{address}/");
     }
     let (router, places) = (router(sight), Shares::new(CONNECTIONS_MAX, PER_CLIENT_MAX));
+    let mut failing = Failing::default();
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
+                failing.ends("HTTP");
                 if let Some(place) = places.take(client.ip(), 0) {
                     tokio::spawn(connection(stream, router.clone(), place));
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept over HTTP");
+                failing.tell("HTTP", &error);
                 sleep(PAUSE).await;
             }
         }
@@ -375,14 +379,12 @@ struct Plans {
     targets: Vec<Report>,
 }
 
-async fn plan(State((sight, large)): Shared) -> Result<Response, Refusal> {
+async fn plan(State((sight, _)): Shared) -> Response {
     let targets = sight.overview().targets;
-    let body = large.write(move |out| {
+    tokio::task::block_in_place(|| {
         let targets = targets.iter().filter_map(Health::report).collect();
-        serde_json::to_writer(out, &Plans { version: JSON_VERSION, targets })
-            .map_err(io::Error::from)
-    })?;
-    Ok(typed("application/json", body))
+        json(&Plans { version: JSON_VERSION, targets })
+    })
 }
 
 #[derive(Serialize)]
@@ -455,7 +457,7 @@ async fn release(
         if health.held_by(id).is_none() {
             continue;
         }
-        if let Some(removals) = seen.approve(id).await {
+        if let Some(removals) = seen.approve(id).await? {
             return Ok(Approved { approved: id.to_string(), target: health.target, removals });
         }
     }

@@ -344,7 +344,7 @@ impl Candidate {
                 Standing::CutOff => "publishing goes on while the fence is ours",
                 Standing::Waiting | Standing::Elected(_) => "standing by",
             };
-            warn!("{}: {}; {until}", self.ensemble, chain(&trouble));
+            warn!("[ha] election {}: {}; {until}", self.ensemble, chain(&trouble));
         }
         self.trouble = Some(trouble);
     }

@@ -55,6 +55,10 @@ impl Catalog {
         catalog
     }
 
+    pub fn rules(&self) -> &Rules {
+        self.memo.rules()
+    }
+
     /// The records of the cluster last given.
     pub fn zone(&self) -> &Zone {
         self.tally.zone()

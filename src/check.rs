@@ -1,7 +1,7 @@
 //! `mesozone check`: looks at everything that `run` needs, and changes nothing anywhere.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,6 +61,9 @@ pub async fn check<E>(
     if let Some(server) = &config.server {
         tell(listening(server, config).await)?;
     }
+    if let Some(http) = &config.http {
+        tell(heard(http))?;
+    }
     Ok(())
 }
 
@@ -74,6 +77,7 @@ fn configuration(path: &Path, config: &Config) -> Vec<Finding> {
     }
     parts.push(count(config.targets.len(), "target", "targets"));
     parts.extend(config.server.as_ref().map(|_| "bundled server".to_owned()));
+    parts.extend(config.http.as_ref().map(|_| "HTTP".to_owned()));
     let mut found = vec![match config.check_purpose() {
         Ok(()) => Finding::well(about, parts.join(", ")),
         Err(error) => Finding::failure(about, error.to_string(), "configure one of them"),
@@ -126,7 +130,9 @@ fn secrets(config: &Config) -> Vec<(String, &Secret)> {
     let election = election.map(|secret| ("[ha] election_auth".to_owned(), secret));
     let transfer = config.server.as_ref().and_then(|server| server.transfer.as_ref()?.key.as_ref());
     let transfer = transfer.map(|secret| ("[server] transfer".to_owned(), secret));
-    let others = auth.into_iter().chain(zk_auth).chain(election).chain(transfer);
+    let token = config.http.as_ref().and_then(|http| http.token.as_ref());
+    let token = token.map(|secret| ("[http] token".to_owned(), secret));
+    let others = auth.into_iter().chain(zk_auth).chain(election).chain(transfer).chain(token);
     let mut all: Vec<(String, &Secret)> = others.chain(keys).collect();
     let mut seen = Vec::new();
     all.retain(|(_, secret)| {
@@ -241,13 +247,41 @@ async fn transfer(
 
 /// Whether the bundled server can have its addresses.
 async fn listening(server: &config::Server, config: &Config) -> Vec<Finding> {
-    match Bound::bind(&server.listen) {
+    let mut found = match Bound::bind(&server.listen) {
         Ok(bound) => {
             let free = |at: SocketAddr| Finding::well("server", format!("{at} is free"));
             bound.addresses().map(free).collect()
         }
         Err(error) => vec![taken(server, config, error).await],
+    };
+    let key = server.transfer.as_ref().and_then(|transfer| transfer.key.as_ref());
+    if let Some(Err(error)) = key.map(secret::key) {
+        let remedy = "give it a key as `tsig-keygen` writes it";
+        found.push(Finding::failure("[server] transfer", chain(&error), remedy));
     }
+    found
+}
+
+/// Whether the token and the address of HTTP can be had.
+fn heard(http: &config::Http) -> Vec<Finding> {
+    let about = || format!("http {}", http.listen);
+    let mut found = vec![match TcpListener::bind(http.listen) {
+        Ok(_) => Finding::well(about(), "the address is free"),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let remedy = "nothing, if that is the `run` of this configuration";
+            Finding::warning(about(), "the address is in use", remedy)
+        }
+        Err(error) => {
+            let remedy = "choose another address to listen on";
+            Finding::failure(about(), format!("cannot listen: {error}"), remedy)
+        }
+    }];
+    let token = http.token.as_ref().map(secret::token);
+    if let Some(Err(error)) = token {
+        let remedy = "put a line into it that nobody guesses";
+        found.push(Finding::failure("[http] token", chain(&error), remedy));
+    }
+    found
 }
 
 async fn taken(server: &config::Server, config: &Config, error: BindError) -> Finding {

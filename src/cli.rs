@@ -505,7 +505,7 @@ async fn approve(config: &Config, id: PlanId) -> Result<Ending> {
     let secret = http.token.as_ref();
     let secret =
         secret.context("no [http] token_file is configured, and nothing is approved without")?;
-    let token = secret::read(secret).context("[http] token_file")?;
+    let token = secret::token(secret).context("[http] token_file")?;
     let mut address = http.listen;
     if address.ip().is_unspecified() {
         address.set_ip(match address.is_ipv4() {

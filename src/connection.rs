@@ -70,6 +70,19 @@ fn rcode_hint(rcode: Rcode) -> &'static str {
 }
 
 impl ConnectionError {
+    /// Whether the connection is what is wrong, not what was said over it.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            ConnectionError::Connect(_)
+                | ConnectionError::ConnectLimit(_)
+                | ConnectionError::HandshakeLimit(_)
+                | ConnectionError::Io(_)
+                | ConnectionError::Closed
+                | ConnectionError::ReplyLimit(_)
+        )
+    }
+
     /// Whether a connection that had been idle may simply have been closed.
     pub fn is_loss(&self) -> bool {
         matches!(self, ConnectionError::Io(_) | ConnectionError::Closed)

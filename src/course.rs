@@ -193,10 +193,10 @@ impl<'c> Course<'c> {
         self.read_at = self.not_before;
         self.pause = (self.pause * 2).min(BACK_OFF.1);
         if self.trouble.is_none() {
-            let meanwhile = match (&self.stream, &self.leader) {
+            let meanwhile = match (&self.stream, self.watch.has_read()) {
                 (Some(_), _) => "the event stream goes on",
-                (None, Some(_)) => "the last snapshot stays",
-                (None, None) => "nothing is published yet",
+                (None, true) => "the last snapshot stays",
+                (None, false) => "nothing was read yet: the zones stay as they are",
             };
             warn!("{text}; {meanwhile}");
         }

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
@@ -111,7 +111,7 @@ impl Ready {
                 .server
                 .as_ref()
                 .map_or_else(|| Ok(Secondaries::default()), secondaries)?,
-            token: http.map(secret::read).transpose().map_err(StartError::Token)?.map(Token::new),
+            token: http.map(secret::token).transpose().map_err(StartError::Token)?.map(Token::new),
             config: Arc::new(config),
         })
     }
@@ -220,6 +220,7 @@ impl Following {
 struct House {
     config: Arc<Config>,
     tells: Tells,
+    silence_max: watch::Sender<Duration>,
     following: Option<Following>,
     serving: Option<Serving>,
     kept: Kept,
@@ -271,7 +272,7 @@ impl House {
             None => None,
         };
         let (candidacy, resignation) = stand(&config)?.unzip();
-        let silence_max = config.mesos.poll_interval * SILENT_POLLS + config.mesos.timeout;
+        let (silence, silence_max) = watch::channel(silence_max(&config));
         let followed = Followed { latest: latest.clone(), heard: heard.clone(), silence_max };
         let (mut kept, seen) = Kept::new(followed, candidacy, metrics.clone());
         kept.keep(targets).map_err(StartError::Fence)?;
@@ -284,7 +285,8 @@ impl House {
         let watch =
             Watch::new(config.rules.clone(), Numbered::Told(masters.endpoints()), config.hold_down);
         let following = Some(Following::start(config.mesos.clone(), masters, watch, &tells));
-        Ok(House { config, tells, following, serving, kept, resignation, api })
+        let silence_max = silence;
+        Ok(House { config, tells, silence_max, following, serving, kept, resignation, api })
     }
 
     /// Goes on with another configuration, or as before if there is anything wrong with it.
@@ -310,6 +312,17 @@ impl House {
                 return Ok(());
             }
         };
+        // First what is desired, so that nobody goes by the new configuration and the old desires.
+        let Some(following) = self.following.take() else { return Ok(()) };
+        let mut watch = following.end().await.map_err(StartError::Following)?;
+        if (&config.rules, config.hold_down) != (&self.config.rules, self.config.hold_down) {
+            watch =
+                tokio::task::block_in_place(|| watch.by(config.rules.clone(), config.hold_down));
+            if let Some(snapshot) = watch.known() {
+                follow::publish(&self.tells, snapshot, SystemTime::now());
+            }
+        }
+        self.silence_max.send_replace(silence_max(&config));
         self.kept.keep(targets).map_err(StartError::Fence)?;
         if let (Some(serving), Some(manner)) = (&self.serving, manner) {
             serving.manners.send_replace(manner);
@@ -317,16 +330,14 @@ impl House {
         if let Some((_, settings)) = &self.api {
             settings.send_replace(Settings { config: config.clone(), token });
         }
-        if let Some(following) = self.following.take() {
-            let mut watch = following.end().await.map_err(StartError::Following)?;
-            if (&config.rules, config.hold_down) != (&self.config.rules, self.config.hold_down) {
-                watch = watch.by(config.rules.clone(), config.hold_down);
-            }
-            let mesos = config.mesos.clone();
-            self.following = Some(Following::start(mesos, masters, watch, &self.tells));
-        }
+        let mesos = config.mesos.clone();
+        self.following = Some(Following::start(mesos, masters, watch, &self.tells));
         self.config = config;
-        info!("the configuration is read again: {} targets", self.config.targets.len());
+        let count = self.config.targets.len();
+        info!(
+            "the configuration is read again: {count} {}",
+            if count == 1 { "target" } else { "targets" }
+        );
         Ok(())
     }
 
@@ -356,6 +367,11 @@ impl House {
         }
         self.kept.left().await;
     }
+}
+
+/// Masters that have been silent for longer may be out of our reach, and in that of others.
+fn silence_max(config: &Config) -> Duration {
+    config.mesos.poll_interval * SILENT_POLLS + config.mesos.timeout
 }
 
 /// Starts the bundled server.

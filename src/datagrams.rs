@@ -19,6 +19,7 @@ use crate::answering::{Answering, Chance, Current, Outcome};
 use crate::connection::now;
 use crate::forward::Held;
 use crate::metrics::Tally;
+use crate::shares::Failing;
 
 /// Datagrams taken at once.
 const BATCH: usize = 64;
@@ -111,15 +112,17 @@ impl Worker {
         // Apart: what was sent leaves addresses of clients behind, into which nothing may be received.
         let mut incoming = MultiHeaders::preallocate(BATCH, None);
         let mut outgoing = MultiHeaders::preallocate(BATCH, None);
+        let mut failing = Failing::default();
         while !stop.load(Ordering::Acquire) {
             match self.receive(&mut incoming) {
                 Ok(()) => {
+                    failing.ends("UDP");
                     self.answer();
                     self.send(&mut outgoing);
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot receive over UDP");
+                    failing.tell("UDP", &error.into());
                     thread::sleep(PAUSE);
                 }
             }

@@ -335,12 +335,20 @@ fn held(fence: &Fence, now: u64) -> String {
     };
     match fence.until {
         Until::Run => {
-            format!("held by a `run`, instance {:016x}, epoch {epoch}, {adopted}", instance.0)
+            format!(
+                "held by a `run` (instance {:016x}), epoch {epoch}; the space is {adopted}",
+                instance.0
+            )
         }
         Until::Time(time) if time >= now => {
-            format!("held by a `sync` for {} s more, epoch {epoch}, {adopted}", time - now)
+            format!(
+                "held by a `sync` for {} s more, epoch {epoch}; the space is {adopted}",
+                time - now
+            )
         }
-        Until::Time(_) | Until::Released => format!("ours and free, epoch {epoch}, {adopted}"),
+        Until::Time(_) | Until::Released => {
+            format!("ours, and no process holds it, epoch {epoch}; the space is {adopted}")
+        }
     }
 }
 
@@ -406,6 +414,8 @@ pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<F
             format!("transfer: allowed; {records} to names at and below {domain}")
         }
     };
+    let is_kept = matches!(&view.fence, Found::Fence(fence)
+        if fence.owner == about.scope.owner && fence.until == Until::Run);
     let mut found = vec![Finding::well(about.text(), text)];
     for (name, rival) in view.foreign.rivals() {
         found.push(other_owner(about, &rival.owner, &format!(", by the fence at {name}")));
@@ -423,6 +433,11 @@ pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<F
         let approve = held
             .id
             .map_or_else(String::new, |id| format!(", `mesozone sync --approve {id}` removes all"));
+        let approve = match is_kept {
+            true => ", the log of the `run` that holds the fence has its id: `mesozone approve ID`"
+                .into(),
+            false => approve,
+        };
         found.push(Finding::warning(
             about.text(),
             text,
@@ -431,8 +446,6 @@ pub fn transferred(about: &About<'_>, view: &View, plan: Option<&Plan>) -> Vec<F
     }
     let missing = plan.approved.changes().iter().filter(|change| change.added().next().is_some());
     let missing: Vec<(&Key, usize)> = missing.map(|c| (&c.key, c.added().count())).collect();
-    let is_kept = matches!(&view.fence, Found::Fence(fence)
-        if fence.owner == about.scope.owner && fence.until == Until::Run);
     if is_kept && !missing.is_empty() {
         let number: usize = missing.iter().map(|(_, count)| count).sum();
         let them = count(number, "desired record is", "desired records are");

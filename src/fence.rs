@@ -214,7 +214,10 @@ pub enum FenceError {
          [ha] owner; if those names are gone for good, `sync --take-over {owner}`", owner = .0.owner
     )]
     OtherNames(Fence),
-    #[error("the fence is not ours, and nobody knows whether we are elected to take it")]
+    #[error(
+        "the fence is not ours, and ZooKeeper does not confirm that we are elected to take it: see [ha] \
+             election"
+    )]
     NotElected,
     #[error(
         "the TXT records at the fence's name are not one fence: {0:?}; remove them if nobody \

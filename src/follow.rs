@@ -241,7 +241,7 @@ async fn next(
 }
 
 /// Wakes those who follow the snapshots only for one that says something new.
-fn publish(tells: &Tells, mut snapshot: Snapshot, told_at: SystemTime) {
+pub(crate) fn publish(tells: &Tells, mut snapshot: Snapshot, told_at: SystemTime) {
     tells.snapshots.send_if_modified(|latest| {
         let is_new = latest.as_ref().is_none_or(|latest| !latest.says_the_same(&snapshot));
         snapshot.told_at = told_at;

@@ -241,7 +241,9 @@ impl Forwarder {
         let Some(avoided) = self.avoided.get(&upstream) else { return };
         let before = locked(avoided).replace(Instant::now() + AVOIDED);
         match before {
-            None => tracing::warn!(%upstream, %zone, error = %missed, "cannot forward"),
+            None => {
+                tracing::warn!(%upstream, %zone, error = %missed, "cannot forward: others are asked, or SERVFAIL is answered")
+            }
             Some(_) => tracing::debug!(%upstream, %zone, error = %missed, "cannot forward"),
         }
     }

@@ -83,6 +83,15 @@ impl Health {
         }
     }
 
+    /// Another publishes: what this process would do there is of no account.
+    pub fn stand_by(&mut self, why: String) {
+        self.condition = Condition::StandingBy(why);
+        self.behind_since = None;
+        if let Some(outlook) = &mut self.outlook {
+            (outlook.changes, outlook.withheld) = (Arc::from([]), Arc::default());
+        }
+    }
+
     /// Whether it was reached last time, or is left to another.
     pub fn is_up(&self) -> bool {
         matches!(self.condition, Condition::Well | Condition::StandingBy(_))
@@ -116,10 +125,14 @@ impl Health {
         self.held().iter().find(|set| set.id == Some(id))
     }
 
-    /// So many records wait: for an approval, or for the cluster to be whole again.
+    /// So many removals wait for an approval.
     pub fn held_count(&self) -> usize {
-        let recovering = self.outlook.as_ref().map_or(0, |o| o.withheld.recovering.len());
-        self.held().iter().map(|set| set.entries.len()).sum::<usize>() + recovering
+        self.held().iter().map(|set| set.entries.len()).sum()
+    }
+
+    /// So many removals wait until the cluster is whole again; nobody can approve them.
+    pub fn recovering_count(&self) -> usize {
+        self.outlook.as_ref().map_or(0, |outlook| outlook.withheld.recovering.len())
     }
 
     /// In the shape of `diff --format json`; none before the zone was read.

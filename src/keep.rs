@@ -28,6 +28,9 @@ use crate::tls::Tls;
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// So many RRsets that are not ours are named in the log.
+const BLOCKED_TOLD: usize = 10;
+
 /// So many troubles of one target are remembered, to be told once.
 const TROUBLES_MAX: usize = 16;
 
@@ -44,12 +47,13 @@ pub(crate) struct Followed {
     pub(crate) latest: Latest,
     pub(crate) heard: Heard,
     /// Masters that have been silent for longer may be out of our reach, and in that of others.
-    pub(crate) silence_max: Duration,
+    pub(crate) silence_max: watch::Receiver<Duration>,
 }
 
 impl Followed {
     fn is_silent(&self) -> bool {
-        self.heard.borrow().at.is_none_or(|at| at.elapsed() > self.silence_max)
+        let silence_max = *self.silence_max.borrow();
+        self.heard.borrow().at.is_none_or(|at| at.elapsed() > silence_max)
     }
 }
 
@@ -83,6 +87,25 @@ pub(crate) struct Door {
     pub(crate) requests: mpsc::Receiver<Request>,
 }
 
+/// Whether a trouble may pass by itself.
+#[derive(Clone, Copy, PartialEq)]
+enum Weight {
+    /// A server that goes down or comes up.
+    Passing,
+    /// Somebody has to do something about it.
+    Lasting,
+}
+
+impl Weight {
+    fn of(failure: &TargetError) -> Weight {
+        match &*failure.cause {
+            Cause::Connection(error) if error.is_passing() => Weight::Passing,
+            Cause::Drift { .. } | Cause::FenceLost => Weight::Passing,
+            _ => Weight::Lasting,
+        }
+    }
+}
+
 /// What a target told last, so that it is told once.
 #[derive(PartialEq, Default)]
 struct Told {
@@ -94,10 +117,10 @@ struct Told {
 
 impl Told {
     /// A server that goes down or comes up fails in ways that alternate.
-    fn tell(&mut self, trouble: String) {
+    fn tell(&mut self, trouble: String, weight: Weight) {
         match self.troubles.iter().position(|told| *told == trouble) {
             Some(at) => drop(self.troubles.remove(at)),
-            None if self.troubles.is_empty() => warn!("{trouble}"),
+            None if self.troubles.is_empty() || weight == Weight::Lasting => warn!("{trouble}"),
             None => info!("{trouble}"),
         }
         if self.troubles.len() == TROUBLES_MAX {
@@ -197,7 +220,7 @@ impl Keeper {
             Request::Renew(renewed) => {
                 let Opened { config, keys, tls } = *renewed;
                 self.target.renew(config, keys, tls);
-                (self.told, self.pause) = (Told::default(), BACK_OFF.0);
+                self.pause = BACK_OFF.0;
             }
         }
     }
@@ -231,7 +254,10 @@ impl Keeper {
             None | Some(Standing::Elected(_)) => Mandate::Take,
             Some(Standing::Waiting | Standing::CutOff) => Mandate::Keep,
         });
-        let Some(snapshot) = snapshot else { return Ok(Passed::Done) };
+        let apex = &self.target.config.scope.zone;
+        let Some(snapshot) = snapshot.filter(|snapshot| snapshot.is_about(apex)) else {
+            return Ok(Passed::Done);
+        };
         self.target.count(snapshot);
         if standing == Some(Standing::Waiting) {
             return self.stand_by(snapshot).await;
@@ -258,12 +284,14 @@ impl Keeper {
         let (health, now) = (&mut self.health, SystemTime::now());
         health.holds_fence = self.target.holds_fence();
         health.drift_count = self.target.drift_count();
-        let (Some(snapshot), is_elected) = (snapshot, self.stood != Some(Standing::Waiting)) else {
-            return;
-        };
+        let apex = &self.target.config.scope.zone;
+        let Some(snapshot) = snapshot.filter(|snapshot| snapshot.is_about(apex)) else { return };
+        let is_elected = self.stood != Some(Standing::Waiting);
         match passed {
             Ok(_) if !is_elected => {
-                health.condition = Condition::StandingBy("another is elected to publish".into());
+                let why = "not elected to publish: another is, or ZooKeeper is out of reach";
+                health.stand_by(why.to_owned());
+                self.approvals.clear();
             }
             Ok(passed) => {
                 health.condition = Condition::Well;
@@ -284,11 +312,14 @@ impl Keeper {
                     *failure.cause,
                     Cause::Fence(FenceError::Held(_) | FenceError::NotElected)
                 );
-                health.condition = match health.condition {
-                    _ if is_rival => Condition::StandingBy(text.clone()),
-                    Condition::Failing(since) => Condition::Failing(since),
-                    _ => Condition::Failing(now),
-                };
+                match health.condition {
+                    _ if is_rival => {
+                        health.stand_by(text.clone());
+                        self.approvals.clear();
+                    }
+                    Condition::Failing(_) => {}
+                    _ => health.condition = Condition::Failing(now),
+                }
                 health.trouble = Some(Trouble { text, at: now });
             }
         }
@@ -323,7 +354,7 @@ impl Keeper {
                     // Who was elected before us took it late, and does not keep it any more.
                     self.target.start_over();
                 }
-                self.told.tell(chain(&failure));
+                self.told.tell(chain(&failure), Weight::of(&failure));
                 let pause = self.pause;
                 self.pause = (pause * 2).min(BACK_OFF.1);
                 // What ends a trouble, or releases the fence, is seen as soon as any change.
@@ -356,17 +387,24 @@ fn tell_plan(target: &Target, plan: &Plan, told: &mut Told) {
         let (count, why) = (set.entries.len(), set.why);
         match set.id {
             Some(id) => warn!(
-                "target {name}: {count} removals are held: {why}; `mesozone diff` shows them, \
-                 `mesozone approve {id}` lets them go"
+                "target {name}: {count} removals are held: {why}; /v1/plan and the page list them, \
+                 `mesozone approve {id}` lets them go (these need [http]); without, stop this \
+                 process, and see `mesozone diff` and `mesozone sync --approve ID`"
             ),
             None => warn!("target {name}: {count} more removals are held: {why}"),
         }
     }
     if told.blocked != plan.withheld.blocked.len() && !plan.withheld.blocked.is_empty() {
-        let each =
-            plan.withheld.blocked.iter().take(10).map(|b| format!("{} ({})", b.key.name, b.why));
+        let each = plan
+            .withheld
+            .blocked
+            .iter()
+            .take(BLOCKED_TOLD)
+            .map(|b| format!("{} ({})", b.key.name, b.why));
+        let more = plan.withheld.blocked.len().saturating_sub(BLOCKED_TOLD);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         warn!(
-            "target {name}: {} RRsets are not ours to publish: {}",
+            "target {name}: {} RRsets are not ours to publish: {}{more}; `mesozone check` lists them",
             plan.withheld.blocked.len(),
             each.collect::<Vec<_>>().join(", ")
         );

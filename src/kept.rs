@@ -16,6 +16,7 @@ use crate::held::PlanId;
 use crate::keep::{Door, Followed, Opened, Request, keep};
 use crate::metrics::Metrics;
 use crate::name::NameError;
+use crate::scope::Scope;
 
 /// How long a target waits for the one that it replaces to give back the fence.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
@@ -35,13 +36,19 @@ impl Seen {
     }
 
     /// Lets go what is held by this id. Answers how many removals that are; none if nothing is held
-    /// by it any more.
-    pub async fn approve(&self, id: PlanId) -> Option<usize> {
+    /// by it any more. An error if the target is not kept any more.
+    pub async fn approve(&self, id: PlanId) -> Result<Option<usize>, Leaving> {
         let (reply, replied) = oneshot::channel();
-        self.requests.send(Request::Approve(id, reply)).await.ok()?;
-        replied.await.ok().flatten()
+        let asked = self.requests.send(Request::Approve(id, reply)).await;
+        asked.map_err(|_| Leaving)?;
+        replied.await.map_err(|_| Leaving)
     }
 }
+
+/// A target that is not kept any more cannot be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("the target is being replaced: ask again")]
+pub struct Leaving;
 
 /// All kept targets, in the order of the configuration.
 pub type AllSeen = watch::Receiver<Arc<[Seen]>>;
@@ -57,7 +64,9 @@ struct One {
 impl One {
     /// Whether it can go on as the target of this configuration.
     fn is_at(&self, config: &config::Target) -> bool {
-        self.config.server == config.server && self.config.scope == config.scope
+        let protect = config.scope.protect.clone();
+        let scope = Scope { protect, ..self.config.scope.clone() };
+        self.config.server == config.server && scope == config.scope
     }
 }
 
@@ -88,12 +97,17 @@ impl Kept {
     pub(crate) fn keep(&mut self, targets: Vec<Opened>) -> Result<(), NameError> {
         let mut before = std::mem::take(&mut self.ones);
         for opened in targets {
-            let at = before.iter().position(|one| one.config.name == opened.config.name);
+            let is_named = |one: &One| one.config.name == opened.config.name;
+            let is_at = |one: &One| one.is_at(&opened.config);
+            let at = before.iter().position(is_named).or_else(|| before.iter().position(is_at));
             let old = at.map(|at| before.remove(at));
             let one = match old {
-                Some(old) if old.is_at(&opened.config) => self.renew(old, opened)?,
+                Some(old) if is_named(&old) && is_at(&old) => self.renew(old, opened)?,
                 Some(old) => {
-                    info!("target {}: another server or zone", opened.config.name);
+                    info!(
+                        "target {}: another name, server or zone: it starts anew",
+                        opened.config.name
+                    );
                     let left = self.dismiss(old);
                     self.start(opened, Some(left))?
                 }
@@ -102,13 +116,8 @@ impl Kept {
             self.ones.push(one);
         }
         for old in before {
-            info!("target {}: not configured any more", old.config.name);
-            let (metrics, left) = (self.metrics.of_target(&old.config.name), self.dismiss(old));
-            self.leaving.spawn(async move {
-                // It is counted until it has left.
-                let _ = left.await;
-                metrics.forget();
-            });
+            info!("target {}: not configured any more: its zone stays as it is", old.config.name);
+            self.dismiss(old);
         }
         self.seen.send_replace(self.ones.iter().map(|one| one.seen.clone()).collect());
         Ok(())
@@ -159,6 +168,7 @@ impl Kept {
                     error!("target {}: {text}", health.target);
                     let at = SystemTime::now();
                     health.condition = Condition::Failing(at);
+                    health.holds_fence = false;
                     health.trouble = Some(Trouble { text, at });
                 });
             }
@@ -169,10 +179,12 @@ impl Kept {
     /// Has one stop; the answer comes when it has given back its fence.
     fn dismiss(&mut self, one: One) -> oneshot::Receiver<()> {
         let (leaves, left) = oneshot::channel();
+        let metrics = self.metrics.of_target(&one.config.name);
         one.stop.send_replace(true);
         self.leaving.spawn(async move {
             // What it has to say of its end is said.
             let _ = one.task.await;
+            metrics.forget();
             // Nobody may wait for it.
             let _ = leaves.send(());
         });

@@ -230,7 +230,7 @@ fn register_targets(
     });
     let help = "For how long the oldest change has waited that the zone lacks";
     each("target_lag_seconds", help, &|health| Some(health.lag(told, now).as_secs_f64()));
-    let help = "Removals that wait for an approval, or for the cluster to be whole again";
+    let help = "Removals that wait for an approval";
     each("target_held", help, &|health| Some(health.held_count() as f64));
     let help = "Names that the server refuses";
     each("target_quarantined", help, &|health| {

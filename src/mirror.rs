@@ -113,6 +113,7 @@ impl Target {
     /// What others changed between a view and the one now, while we held the fence. Our own
     /// changes are in both.
     fn compare(&mut self, known: View, desired: &Zone) {
+        let fence = self.fence_name().clone();
         self.note_admitted(&known, desired);
         let (Some(view), Some(held)) = (&mut self.view, &self.held) else { return };
         let is_held = |found: &Found| matches!(found, Found::Fence(fence) if fence == held);
@@ -123,7 +124,10 @@ impl Target {
         if is_gone {
             self.drift_count += 1;
             let (target, zone) = (&self.config.name, &self.config.scope.zone);
-            warn!("target {target}, zone {zone}: somebody else removed the fence");
+            warn!(
+                "target {target}, zone {zone}: somebody else removed the fence, the TXT record at \
+                 {fence}: it is made again"
+            );
         }
         let mut before = known.current;
         before.rebase(desired);

@@ -11,6 +11,7 @@ use crate::fence::Adoption;
 use crate::health::{Condition, Health, age};
 use crate::held::HeldSet;
 use crate::name::Name;
+use crate::plan::Refused;
 use crate::snapshot::{Completeness, Snapshot};
 
 /// So many of what was skipped are listed in the status; the page and `mesozone records -v` list
@@ -94,7 +95,7 @@ impl Overview {
                 Condition::Failing(since) => {
                     format!("failing for {} s", age(*since, self.now).as_secs())
                 }
-                _ => "not reached yet".to_owned(),
+                _ => "nothing was published there yet".to_owned(),
             };
             why.push(format!("target {}: {what}", health.target));
         }
@@ -167,9 +168,14 @@ impl Overview {
             changes: outlook.map_or(0, |outlook| outlook.changes.len()),
             held: health.held().iter().map(HeldStatus::of).collect(),
             held_records: health.held_count(),
+            recovering_records: health.recovering_count(),
             quarantined: outlook.map_or_else(Vec::new, |outlook| {
                 let refused = outlook.withheld.refused.iter();
-                refused.map(|refused| refused.name.to_string()).collect()
+                let one = |refused: &Refused| RefusedStatus {
+                    name: refused.name.to_string(),
+                    rcode: refused.rcode.to_string(),
+                };
+                refused.map(one).collect()
             }),
             not_ours: outlook.map_or(0, |outlook| outlook.withheld.blocked.len()),
             cut: outlook.map_or(0, |outlook| outlook.withheld.cut.len()),
@@ -247,7 +253,8 @@ struct TargetStatus {
     changes: usize,
     held: Vec<HeldStatus>,
     held_records: usize,
-    quarantined: Vec<String>,
+    recovering_records: usize,
+    quarantined: Vec<RefusedStatus>,
     not_ours: usize,
     cut: usize,
     drift: u64,
@@ -268,6 +275,12 @@ impl HeldStatus {
         let (plan_id, reason) = (set.id.map(|id| id.to_string()), set.why.to_string());
         HeldStatus { plan_id, reason, records: set.entries.len() }
     }
+}
+
+#[derive(Serialize, Debug)]
+struct RefusedStatus {
+    name: String,
+    rcode: String,
 }
 
 #[derive(Serialize, Debug)]

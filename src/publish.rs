@@ -324,7 +324,7 @@ impl Target {
                 Err(error) => Err(error),
             };
             if let Err(error) = raised {
-                info!("the fence is not released: {}", chain(&error));
+                warn!("the fence is not released: {}", chain(&error));
             }
             return;
         }

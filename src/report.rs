@@ -148,6 +148,7 @@ pub struct Report {
     waiting: Vec<ReportedChange>,
     not_ours: Vec<ReportedBlock>,
     cut: Vec<ReportedCut>,
+    refused: Vec<ReportedRefusal>,
 }
 
 #[derive(Serialize, Debug)]
@@ -195,6 +196,13 @@ struct ReportedCut {
     published: usize,
 }
 
+#[derive(Serialize, Debug)]
+struct ReportedRefusal {
+    name: String,
+    rcode: String,
+    tries: u32,
+}
+
 /// A plan in the shape of `diff --format json`.
 pub fn json(about: &About<'_>, changes: &[Change], withheld: &Withheld) -> Report {
     let mut held = Vec::new();
@@ -217,6 +225,11 @@ pub fn json(about: &About<'_>, changes: &[Change], withheld: &Withheld) -> Repor
         desired: cut.desired,
         published: cut.published,
     };
+    let refused = |refused: &crate::plan::Refused| ReportedRefusal {
+        name: refused.name.to_string(),
+        rcode: refused.rcode.to_string(),
+        tries: refused.tries,
+    };
     Report {
         target: about.target.to_owned(),
         server: about.server.to_owned(),
@@ -229,6 +242,7 @@ pub fn json(about: &About<'_>, changes: &[Change], withheld: &Withheld) -> Repor
         waiting: withheld.waiting.iter().map(reported_change).collect(),
         not_ours: withheld.blocked.iter().map(block).collect(),
         cut: withheld.cut.iter().map(cut).collect(),
+        refused: withheld.refused.iter().map(refused).collect(),
     }
 }
 

@@ -18,6 +18,8 @@ pub enum SecretError {
     Env(Secret),
     #[error("{0}")]
     Key(Secret, #[source] KeyError),
+    #[error("{0} is empty")]
+    Empty(Secret),
     #[error("{0} does not hold user:password")]
     NoPair(Secret),
 }
@@ -43,6 +45,12 @@ pub fn pair(secret: &Secret) -> Result<Zeroizing<String>, SecretError> {
         Some((user, password)) if !user.is_empty() && !password.is_empty() => Ok(text),
         _ => Err(SecretError::NoPair(secret.clone())),
     }
+}
+
+/// What who writes over HTTP has to show. Blanks about it are not of it, for headers carry none.
+pub fn token(secret: &Secret) -> Result<Zeroizing<String>, SecretError> {
+    let text = Zeroizing::new(read(secret)?.trim().to_owned());
+    if text.is_empty() { Err(SecretError::Empty(secret.clone())) } else { Ok(text) }
 }
 
 /// Whether everybody on this machine can read a file.

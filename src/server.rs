@@ -346,7 +346,8 @@ impl Follower {
         let Some(snapshot) = snapshots.borrow_and_update().clone() else { return };
         let certainty = if snapshot.complete_once { Certainty::Whole } else { Certainty::Partial };
         let now = unix_time();
-        for zone in self.served.zones_mut() {
+        let zones = self.served.zones_mut().iter_mut();
+        for zone in zones.filter(|zone| snapshot.is_about(zone.apex())) {
             if zone.editions().is_none() {
                 self.advanced = Some(Instant::now());
             }

@@ -1,6 +1,7 @@
 //! Room that is shared out among client networks, so that none of them takes it all.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +23,28 @@ pub(crate) struct Shares {
 struct Taken {
     all: usize,
     by_network: HashMap<Network, usize>,
+}
+
+/// A socket that nothing can be had from, which is told once and not ten times a second.
+#[derive(Default, Debug)]
+pub(crate) struct Failing {
+    is_told: bool,
+}
+
+impl Failing {
+    pub(crate) fn tell(&mut self, over: &str, error: &io::Error) {
+        // A client that has left again is no trouble of ours.
+        if !self.is_told && error.kind() != io::ErrorKind::ConnectionAborted {
+            tracing::warn!("nothing can be taken in over {over} for now: {error}");
+            self.is_told = true;
+        }
+    }
+
+    pub(crate) fn ends(&mut self, over: &str) {
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!("requests over {over} are taken in again");
+        }
+    }
 }
 
 /// One place, until this is dropped.

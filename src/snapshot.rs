@@ -103,6 +103,7 @@ impl Completeness {
 /// One published view.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    pub domain: Name,
     pub zone: Zone,
     /// The reverse zones, by their apex.
     pub reverse: BTreeMap<Name, Zone>,
@@ -123,6 +124,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether it says what is desired in a zone of this apex. It does not of a reverse zone that was
+    /// not configured when it was made.
+    pub fn is_about(&self, apex: &Name) -> bool {
+        self.domain.is_within(apex) || self.reverse.contains_key(apex)
+    }
+
     /// What is desired in a zone of this apex: a reverse zone, or the one that the domain is in.
     pub fn zone_of(&self, apex: &Name) -> &Zone {
         self.reverse.get(apex).unwrap_or(&self.zone)

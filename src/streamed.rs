@@ -2,10 +2,13 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 /// Such answers at once: each takes a thread for as long as its client reads.
 const LARGE_MAX: usize = 4;
@@ -13,6 +16,9 @@ const LARGE_MAX: usize = 4;
 const CHUNK: usize = 64 * 1024;
 /// Chunks that are made before the client has read the first.
 const CHUNKS_MAX: usize = 4;
+
+/// How long a client may take for one.
+const CHUNK_TIME: Duration = Duration::from_secs(30);
 
 /// There is no room for another large answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +43,13 @@ impl Large {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     ) -> Result<Body, Busy> {
         let place = self.0.clone().try_acquire_owned().map_err(|_| Busy)?;
-        let (chunks, made) = mpsc::channel(CHUNKS_MAX);
+        let ((chunks, made), runtime) = (mpsc::channel(CHUNKS_MAX), Handle::current());
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            let mut out = Chunks { chunks, gathered: Vec::with_capacity(CHUNK) };
+            let mut out = Chunks { chunks, gathered: Vec::with_capacity(CHUNK), runtime };
             if let Err(error) = write(&mut out).and_then(|()| out.flush()) {
-                // Where the client is gone nobody hears of it.
-                let _ = out.chunks.blocking_send(Err(error));
+                // Where the client is gone, or reads nothing, nobody hears of it.
+                let _ = out.chunks.try_send(Err(error));
             }
         });
         Ok(Body::from_stream(stream::unfold(made, |mut made| async move {
@@ -56,6 +62,7 @@ impl Large {
 struct Chunks {
     chunks: mpsc::Sender<io::Result<Bytes>>,
     gathered: Vec<u8>,
+    runtime: Handle,
 }
 
 impl Write for Chunks {
@@ -72,7 +79,11 @@ impl Write for Chunks {
             return Ok(());
         }
         let chunk = std::mem::replace(&mut self.gathered, Vec::with_capacity(CHUNK));
-        let sent = self.chunks.blocking_send(Ok(Bytes::from(chunk)));
-        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        let send = timeout(CHUNK_TIME, self.chunks.send(Ok(Bytes::from(chunk))));
+        match self.runtime.block_on(send) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::answering::{Answering, Chance, Current, Outcome};
 use crate::connection::now;
 use crate::metrics::Tally;
 use crate::outgoing::Outgoing;
-use crate::shares::Shares;
+use crate::shares::{Failing, Shares};
 
 /// Connections at once, over all addresses; the next is closed.
 const CONNECTIONS_MAX: usize = 1024;
@@ -41,16 +41,17 @@ pub(crate) fn places() -> Arc<Shares> {
 
 /// Accepts connections for ever.
 pub(crate) async fn accept(listener: TcpListener, current: Arc<Current>, places: Arc<Shares>) {
-    let mut open = JoinSet::new();
+    let (mut open, mut failing) = (JoinSet::new(), Failing::default());
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept over TCP");
+                failing.tell("TCP", &error);
                 sleep(PAUSE).await;
                 continue;
             }
         };
+        failing.ends("TCP");
         while open.try_join_next().is_some() {}
         let kept = if current.load().is_secondary(client.ip()) { 0 } else { KEPT };
         let Some(place) = places.take(client.ip(), kept) else { continue };

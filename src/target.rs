@@ -103,7 +103,10 @@ pub enum Cause {
     Connection(#[from] ConnectionError),
     #[error(transparent)]
     Fence(#[from] FenceError),
-    #[error("the fence changed under us: another publisher has taken it, or the zone was set back")]
+    #[error(
+        "the fence changed under us: another publisher has taken it, or the zone was set back; nothing of \
+             this message was changed, and the zone is read again"
+    )]
     FenceLost,
     #[error("the server answered {rcode} to a message that changes {names}{hint}", hint = update_hint(*.rcode, *.also, *.space))]
     Refused { rcode: Rcode, names: String, also: Also, space: Space },
@@ -268,6 +271,8 @@ impl Target {
             self.rrset_limit = rrset_limit(config.rrset_max);
         }
         (self.config, self.keys, self.tls, self.connection) = (config, keys, tls, None);
+        // What the server refused it may take by another key.
+        self.quarantine = Quarantine::default();
     }
 
     pub fn zone(&self) -> &Name {
@@ -538,8 +543,12 @@ impl Target {
         if self.config.rrset_max != RrsetMax::Auto || self.rrset_limit.record_max.is_some() {
             return false;
         }
-        let (target, zone) = (&self.config.name, self.zone());
-        warn!(target, %zone, "the server refuses RRsets above {RECORD_MAX_OF_BIND} records: cutting them");
+        let (target, server, zone) = (&self.config.name, self.server(), self.zone());
+        warn!(
+            "target {target}, server {server}, zone {zone}: it refuses RRsets above \
+             {RECORD_MAX_OF_BIND} records: they are cut; raise its max-records-per-type and restart, \
+             or set rrset_max"
+        );
         self.rrset_limit.record_max = Some(RECORD_MAX_OF_BIND);
         // What is cut is not lost.
         self.mark = Mark::default();

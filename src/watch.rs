@@ -57,11 +57,21 @@ impl Watch {
         }
     }
 
-    /// Makes records by other rules from now on, of the same cluster.
+    /// Makes records by other rules from now on, of the same cluster. Names that stand for nothing
+    /// any more are not held down over that.
     pub fn by(self, rules: Rules, hold_down: Duration) -> Watch {
         let mut catalog = Catalog::new(rules, hold_down);
         catalog.update(self.catalog.cluster().clone(), self.started.elapsed());
         Watch { catalog, ..self }
+    }
+
+    /// What is known now; none before anything was read.
+    pub fn known(&self) -> Option<Snapshot> {
+        self.has_read().then(|| self.snapshot())
+    }
+
+    pub(crate) fn has_read(&self) -> bool {
+        self.read_at != SystemTime::UNIX_EPOCH
     }
 
     /// Takes in the masters in the order of the names that number them; no snapshot if they are
@@ -190,6 +200,7 @@ impl Watch {
 
     fn snapshot(&self) -> Snapshot {
         Snapshot {
+            domain: self.catalog.rules().domain.clone(),
             zone: self.catalog.zone().clone(),
             reverse: self.catalog.reverse(),
             cluster: self.catalog.cluster().clone(),

@@ -142,7 +142,10 @@ impl Follower {
         let ensemble = &self.ensemble;
         match &new.trouble {
             Some(trouble) if old.trouble.as_ref() != Some(trouble) => {
-                warn!("{ensemble}: {}", chain(trouble));
+                warn!(
+                    "[mesos] masters {ensemble}: {}; who led last is asked meanwhile",
+                    chain(trouble)
+                );
             }
             None if old.trouble.is_some() => info!("{ensemble}: read again"),
             _ => {}
@@ -150,7 +153,10 @@ impl Follower {
         if let Some(elected) = &new.elected {
             let before = old.elected.unwrap_or_default();
             for node in elected.unread.iter().filter(|node| !before.unread.contains(node)) {
-                warn!("{ensemble}: {}: {}", node.id, node.fault);
+                warn!(
+                    "{ensemble}: the master's node {} cannot be read, and is left out: {}",
+                    node.id, node.fault
+                );
             }
             match &elected.leader {
                 leader if *leader == before.leader => {}

@@ -103,6 +103,7 @@ pub(super) fn snapshot(zone: Zone, complete: bool) -> Snapshot {
         },
         unknown: Arc::default(),
         complete_once: true,
+        domain: "mesos".parse().unwrap(),
         read_at: SystemTime::UNIX_EPOCH,
         told_at: SystemTime::UNIX_EPOCH,
     }

@@ -243,6 +243,7 @@ fn snapshot(zone: &Zone) -> Option<Arc<Snapshot>> {
         unread: Arc::from([]),
         completeness: Completeness::Complete,
         complete_once: true,
+        domain: "mesos".parse().unwrap(),
         read_at: SystemTime::now(),
         told_at: SystemTime::now(),
     }))
