@@ -326,6 +326,7 @@ fn what_is_told_of_a_target_is_so_while_its_server_is_down_and_back() {
     assert_eq!(looked.get("/readyz").status, 200);
     assert_eq!(looked.metric("target_up{target=\"lab\"}"), Some(1.0));
     assert_eq!(looked.metric("stream_connected"), Some(1.0));
+    assert_eq!(looked.metric("events_total{type=\"subscribed\"}"), Some(1.0));
     site.peer.kill();
     kill(&master, 3);
     until("its trouble is told", || looked.target()["state"] == "failing");

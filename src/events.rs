@@ -38,9 +38,12 @@ pub enum Event {
 }
 
 impl Event {
+    /// What the first of a stream is counted as.
+    pub const SUBSCRIBED: &'static str = "subscribed";
+
     /// Everything that one is counted as.
     pub const KINDS: [&'static str; 10] = [
-        "subscribed",
+        Event::SUBSCRIBED,
         "heartbeat",
         "task_added",
         "task_updated",
@@ -55,7 +58,7 @@ impl Event {
     /// What it is counted as.
     pub fn kind(&self) -> &'static str {
         match self {
-            Event::Subscribed { .. } => "subscribed",
+            Event::Subscribed { .. } => Event::SUBSCRIBED,
             Event::Heartbeat => "heartbeat",
             Event::TaskAdded(_) => "task_added",
             Event::TaskUpdated(_) => "task_updated",

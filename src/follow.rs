@@ -67,8 +67,12 @@ enum Happened {
 impl Happened {
     /// Counts what was told, and says whether a master told something.
     fn count(&self, metrics: &Metrics) -> bool {
-        if let Happened::Told(Ok(events)) = self {
-            metrics.count_events(events);
+        match self {
+            Happened::Told(Ok(events)) => metrics.count_events(events),
+            Happened::Read(Ok((whole, _))) if whole.subscription.is_some() => {
+                metrics.count_event(Event::SUBSCRIBED);
+            }
+            _ => {}
         }
         match self {
             Happened::Read(read) => read.is_ok(),

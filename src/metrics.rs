@@ -122,9 +122,11 @@ impl Forwarded {
 
 impl Metrics {
     pub(crate) fn count_events(&self, events: &[Event]) {
-        for event in events {
-            self.events.get_or_create(&OfType { r#type: event.kind() }).inc();
-        }
+        events.iter().for_each(|event| self.count_event(event.kind()));
+    }
+
+    pub(crate) fn count_event(&self, kind: &'static str) {
+        self.events.get_or_create(&OfType { r#type: kind }).inc();
     }
 
     pub(crate) fn count_forwarded(&self, forwarded: Forwarded) {
