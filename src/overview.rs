@@ -52,6 +52,14 @@ pub struct ServerSeen {
     pub zones: Vec<Name>,
 }
 
+/// What was skipped for one reason.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct SkippedGroup {
+    pub count: usize,
+    /// The first of them: what it is, and why in full.
+    pub first: Vec<(String, String)>,
+}
+
 impl Overview {
     /// When the masters told what is desired now.
     pub fn told_at(&self) -> Option<SystemTime> {
@@ -69,6 +77,28 @@ impl Overview {
             *counts.entry(word.to_owned()).or_default() += 1;
         }
         counts
+    }
+
+    /// The same with the first `max` of each.
+    pub fn skipped_groups(&self, max: usize) -> BTreeMap<&'static str, SkippedGroup> {
+        let mut groups: BTreeMap<&'static str, SkippedGroup> = BTreeMap::new();
+        let mut add = |word, one: &dyn Fn() -> (String, String)| {
+            let group = groups.entry(word).or_default();
+            group.count += 1;
+            if group.first.len() < max {
+                group.first.push(one());
+            }
+        };
+        let Some(snapshot) = &self.snapshot else { return groups };
+        for (subject, skips) in &snapshot.skipped {
+            for skip in skips.iter() {
+                add(skip.kind(), &|| (subject.to_string(), skip.to_string()));
+            }
+        }
+        for unread in snapshot.unread.iter() {
+            add("unread", &|| (format!("{} {}", unread.kind, unread.id), unread.fault.clone()));
+        }
+        groups
     }
 
     /// What was skipped, and why.
