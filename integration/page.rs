@@ -119,6 +119,21 @@ fn what_is_held_goes_when_the_token_is_typed_and_the_button_pressed() {
     let still = browser.value("[scrollY, document.querySelector('#held .lines').scrollTop]");
     assert_eq!(still, place);
 
+    // Nobody looks: nothing is asked, until somebody does.
+    let looks = |browser: &mut Browser, hidden: bool| {
+        browser.value(&format!(
+            "Object.defineProperty(document, 'hidden', {{get: () => {hidden}, configurable: true}}), \
+             document.dispatchEvent(new Event('visibilitychange'))"
+        ));
+    };
+    looks(&mut browser, true);
+    let asked = "performance.getEntriesByType('resource').length";
+    let (before, now) = (browser.value(asked), browser.value("performance.now()"));
+    browser.waits_for(&format!("performance.now() > {now} + 6000"));
+    assert_eq!(browser.value(asked), before);
+    looks(&mut browser, false);
+    browser.waits_for(&format!("{asked} > {before}"));
+
     browser.types("ken");
     browser.click(BUTTON);
     browser.shows("Nothing was approved: wrong token");

@@ -33,13 +33,12 @@ pub(crate) fn pill(class: &str, mark: &str, word: impl Display) -> Markup {
 /// A list that opens; `whole` is where the rest of it is.
 pub(crate) fn list(
     summary: &str,
-    lines: Vec<Markup>,
+    lines: impl Iterator<Item = Markup>,
     count: usize,
     whole: &str,
     room: &mut Room,
 ) -> Markup {
-    let max = lines.len();
-    let (lines, more) = room.fit(count, max, lines.into_iter());
+    let (lines, more) = room.fit(count, lines);
     html! {
         details {
             summary { (Shown(summary)) }
@@ -162,7 +161,7 @@ fn lists(outlook: &Outlook, room: &mut Room) -> Markup {
                 &format!("Quarantined: the server refuses {}", many(refused.len(), "name")),
                 refused.iter().take(REASONS_MAX).map(|refused| {
                     reason(&refused.name, format!("{}, {}", refused.rcode, tries(refused.tries)))
-                }).collect(),
+                }),
                 refused.len(), "/v1/status", room,
             ))
         }
@@ -170,7 +169,7 @@ fn lists(outlook: &Outlook, room: &mut Room) -> Markup {
             (list(
                 &reasons(blocked.len(), "not published, not ours"),
                 blocked.iter().take(REASONS_MAX)
-                    .map(|blocked| reason(key(&blocked.key), &blocked.why)).collect(),
+                    .map(|blocked| reason(key(&blocked.key), &blocked.why)),
                 blocked.len(), "/v1/plan", room,
             ))
         }
@@ -180,7 +179,7 @@ fn lists(outlook: &Outlook, room: &mut Room) -> Markup {
                 cut.iter().take(REASONS_MAX).map(|cut| {
                     let (published, desired) = (number(cut.published), number(cut.desired));
                     reason(key(&cut.key), format!("{published} of {desired} records"))
-                }).collect(),
+                }),
                 cut.len(), "/v1/plan", room,
             ))
         }
@@ -215,7 +214,7 @@ fn sign(class: &str, sign: &str, name: &Name, rtype: Type, rdata: &Rdata) -> Mar
 
 fn records(summary: &str, entries: &[Entry], room: &mut Room) -> Markup {
     let line = |(key, rdata): &Entry| sign("del", "-", &key.name, key.rtype, rdata);
-    let lines = entries.iter().take(RECORDS_MAX).map(line).collect();
+    let lines = entries.iter().take(RECORDS_MAX).map(line);
     list(summary, lines, entries.len(), "/v1/plan", room)
 }
 
@@ -226,7 +225,7 @@ fn changes(summary: &str, changes: &[Change], room: &mut Room) -> Markup {
         let come = change.added().map(|rdata| sign("ins", "+", name, *rtype, rdata));
         gone.chain(come).collect()
     };
-    let lines: Vec<Markup> = changes.iter().flat_map(lines).take(RECORDS_MAX).collect();
+    let lines = changes.iter().flat_map(lines).take(RECORDS_MAX);
     let count: usize = changes.iter().map(|c| c.removed().count() + c.added().count()).sum();
     list(summary, lines, count, "/v1/plan", room)
 }

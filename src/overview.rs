@@ -79,7 +79,13 @@ impl Overview {
         counts
     }
 
-    /// The same with the first `max` of each.
+    /// How many that are in all.
+    pub fn skipped_count(&self) -> usize {
+        let Some(snapshot) = &self.snapshot else { return 0 };
+        snapshot.unread.len() + snapshot.skipped.values().map(|skips| skips.len()).sum::<usize>()
+    }
+
+    /// They by the word for the reason, with the first `max` of each.
     pub fn skipped_groups(&self, max: usize) -> BTreeMap<&'static str, SkippedGroup> {
         let mut groups: BTreeMap<&'static str, SkippedGroup> = BTreeMap::new();
         let mut add = |word, one: &dyn Fn() -> (String, String)| {
@@ -150,7 +156,7 @@ impl Overview {
                 zones: server.zones.iter().map(ToString::to_string).collect(),
             }),
             skipped: skipped.map(|(what, reason)| SkippedStatus { what, reason }).collect(),
-            skipped_count: self.skipped().count(),
+            skipped_count: self.skipped_count(),
         }
     }
 

@@ -199,7 +199,7 @@ fn capital(text: &str) -> String {
 fn cluster(overview: &Overview) -> Markup {
     let snapshot = overview.snapshot.as_deref();
     let count = |count: fn(&Snapshot) -> usize| {
-        snapshot.map_or_else(|| "none yet".to_owned(), |snapshot| number(count(snapshot)))
+        snapshot.map_or_else(|| "–".to_owned(), |snapshot| number(count(snapshot)))
     };
     html! {
         section #cluster aria-labelledby="cluster-title" {
@@ -263,7 +263,9 @@ fn skipped(overview: &Overview, room: &mut Room) -> Markup {
         section #skipped aria-labelledby="skipped-title" {
             h2 #skipped-title { "Skipped" }
             div.card {
-                @if groups.is_empty() {
+                @if overview.snapshot.is_none() {
+                    p { "Nothing is known yet." }
+                } @else if groups.is_empty() {
                     p { "Nothing: all that runs makes the records it asks for." }
                 } @else {
                     p { "These make no record, or fewer than they would." }
@@ -273,7 +275,7 @@ fn skipped(overview: &Overview, room: &mut Room) -> Markup {
                         &format!("{}: {}", reason.replace('-', " "), number(group.count)),
                         group.first.iter().map(|(what, why)| html! {
                             li { bdi { (Shown(what)) } " " span.why { (Shown(why)) } }
-                        }).collect(),
+                        }),
                         group.count, "/v1/status", room,
                     ))
                 }
@@ -518,7 +520,7 @@ mod tests {
                 "mesozone: starting",
                 "No master has told its state yet.",
                 "Leading master none known",
-                "Agents none yet",
+                "Agents – Frameworks",
                 "Heard never",
                 "No target is configured.",
             ],
@@ -694,7 +696,8 @@ mod tests {
             "held − 1 missing there + 1 extra there Record Here and there A 10.0.0.1 = equal",
             &format!("A 10.0.0.2 + extra there held back: waits for an approval of {id}"),
             "A 10.0.0.5 − missing there",
-            "≠ equal but for the TTL: 60 here, 30 there",
+            "≠ TTL differs 60 s here, 30 s there",
+            "bind ≠ TTL differs",
             "gone ✕ no answer no answer within 3 s",
         ] {
             assert!(text.contains(part), "no {part:?} in {text}");

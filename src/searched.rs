@@ -127,7 +127,13 @@ fn verdict(sides: &BTreeMap<(Type, Rdata), Sides>) -> Markup {
     html! {
         @if missing > 0 { (pill("wrong", "−", format!("{missing} missing there"))) }
         @if extra > 0 { (pill("waits", "+", format!("{extra} extra there"))) }
-        @if missing + extra == 0 { (pill("well", "=", "equal")) }
+        @if missing + extra == 0 {
+            @if sides.values().all(|(here, there)| here == there) {
+                (pill("well", "=", "equal"))
+            } @else {
+                (pill("waits", "≠", "TTL differs"))
+            }
+        }
     }
 }
 
@@ -146,7 +152,7 @@ fn table(sides: &BTreeMap<(Type, Rdata), Sides>, tell: Tell<'_>, room: &mut Room
             }
         }
     });
-    let (rows, more) = room.fit(sides.len(), RECORDS_MAX, rows);
+    let (rows, more) = room.fit(sides.len(), rows);
     html! {
         @if !sides.is_empty() {
             table {
@@ -162,9 +168,10 @@ fn difference(sides: &Sides) -> Markup {
     match sides {
         (Some(_), None) => pill("wrong", "−", "missing there"),
         (None, Some(_)) => pill("waits", "+", "extra there"),
-        (Some(here), Some(there)) if here != there => {
-            pill("waits", "≠", format!("equal but for the TTL: {here} here, {there} there"))
-        }
+        (Some(here), Some(there)) if here != there => html! {
+            (pill("waits", "≠", "TTL differs"))
+            span.why { (here) " s here, " (there) " s there" }
+        },
         _ => pill("well", "=", "equal"),
     }
 }

@@ -89,15 +89,14 @@ impl Default for Room {
 }
 
 impl Room {
-    /// As many of the lines as there is room for, `max` at most, and how many of `count` are left.
+    /// As many of the lines as there is room for, and how many of `count` are left.
     pub(crate) fn fit(
         &mut self,
         count: usize,
-        max: usize,
         lines: impl Iterator<Item = Markup>,
     ) -> (Markup, usize) {
         let (mut fit, mut fitting) = (String::new(), 0);
-        for PreEscaped(line) in lines.take(max) {
+        for PreEscaped(line) in lines {
             let Some(left) = self.0.checked_sub(line.len()) else { break };
             self.0 = left;
             fit.push_str(&line);
@@ -150,10 +149,10 @@ mod tests {
     #[test]
     fn lists_share_what_room_there_is() {
         let mut room = Room(10);
-        let lines = || ["four", "4444", "x"].map(|line| PreEscaped(line.to_owned())).into_iter();
-        let (fit, more) = room.fit(30, 2, lines());
+        let lines = || ["four", "4444", "xxx"].map(|line| PreEscaped(line.to_owned())).into_iter();
+        let (fit, more) = room.fit(30, lines());
         assert_eq!((fit.into_string().as_str(), more), ("four4444", 28));
-        let (fit, more) = room.fit(3, 2, lines());
+        let (fit, more) = room.fit(3, lines().skip(1));
         assert_eq!((fit.into_string().as_str(), more), ("", 3));
     }
 }

@@ -51,7 +51,7 @@ pub fn matters(overview: &Overview) -> Vec<Matter> {
     }
     matters.extend(recovering(overview));
     matters.extend(skipped(overview));
-    matters.sort_by(|a, b| b.level.cmp(&a.level));
+    matters.sort_by_key(|matter| std::cmp::Reverse(matter.level));
     matters
 }
 
@@ -213,11 +213,11 @@ fn recovering(overview: &Overview) -> Option<Matter> {
 }
 
 fn skipped(overview: &Overview) -> Option<Matter> {
-    let count: u64 = overview.skipped_by_reason().values().sum();
+    let count = overview.skipped_count();
     (count > 0).then(|| {
         let text = format!(
             "{} in the state of the cluster make fewer records than they would",
-            many(count as usize, "thing") // A count of things in memory.
+            many(count, "thing")
         );
         Matter::new(Level::Well, text, "").at("skipped")
     })
