@@ -180,8 +180,10 @@ fn the_page_follows_a_server_that_goes_down_and_comes_back_without_a_reload() {
     offline["offline"] = json!(true);
     browser.call("Network.emulateNetworkConditions", offline);
     browser.shows("s old: mesozone does not answer.");
+    assert_eq!(browser.value("document.title"), "mesozone: no answer");
     browser.call("Network.emulateNetworkConditions", online);
     browser.waits_for("document.querySelector('#stale').hidden");
+    assert_eq!(browser.value("document.title"), "mesozone: all well");
     assert_eq!(stage.daemon.stop().0, 0);
     browser.shows("s old: mesozone does not answer.");
     assert_eq!(browser.value("window.same"), true, "it was never loaded again");

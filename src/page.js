@@ -87,8 +87,13 @@ function show(text) {
 
 function tellAge(why) {
   const age = Math.round((performance.now() - fresh) / 1000);
-  stale.textContent = `This page is ${age} s old: ${why}.`;
+  const [old, alert] = stale.children;
+  old.textContent = `This page is ${age} s old:`;
+  // It is read out where it is new, and not every few seconds.
+  if (alert.textContent !== why) alert.textContent = why;
   stale.hidden = false;
+  document.title = "mesozone: no answer";
+  before = "";
   document.body.classList.add("old");
 }
 
@@ -104,10 +109,10 @@ async function refresh() {
       stale.hidden = true;
       document.body.classList.remove("old");
     } else {
-      tellAge(`mesozone answers ${answer.status}`);
+      tellAge(`mesozone answers ${answer.status}.`);
     }
   } catch {
-    tellAge("mesozone does not answer");
+    tellAge("mesozone does not answer.");
   }
   asking = false;
   wait();

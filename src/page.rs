@@ -51,7 +51,7 @@ pub fn page(overview: &Overview, search: Option<&Search>, notice: Option<&Notice
             body {
                 a.skip href="#main" { "Skip to the state" }
                 (bar(asked))
-                p #stale role="alert" hidden {}
+                p #stale hidden { span {} " " b role="alert" {} }
                 main #main {
                     @if let Some(notice) = notice { (told(notice)) }
                     div #top data-live { (top(overview, &headline, &matters)) }
@@ -135,8 +135,10 @@ fn top(overview: &Overview, headline: &str, matters: &[Matter]) -> Markup {
     let problems = of(Level::Failure).chain(of(Level::Warning));
     html! {
         section #verdict class=(class) aria-labelledby="headline" {
-            h1 #headline role="status" {
-                span.mark aria-hidden="true" { (mark) } " " (capital(headline)) "."
+            div role="status" {
+                h1 #headline {
+                    span.mark aria-hidden="true" { (mark) } " " (capital(headline)) "."
+                }
             }
             @if class == "well" { p { (all_well(overview)) } }
             @if class == "quiet" { p { "No master has told its state yet." } }

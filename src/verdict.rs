@@ -144,7 +144,7 @@ fn held(overview: &Overview, health: &Health) -> impl Iterator<Item = Matter> {
         };
         let how = match overview.approvals {
             Approvals::WithToken => "",
-            Approvals::Off => " Approving needs a [http] token_file, and there is none.",
+            Approvals::Off => " Approving needs a `token_file` under `[http]`, and there is none.",
         };
         let matter = Matter::new(Level::Warning, text, format!("{remedy}{how}"));
         Some(matter.at(place_of_held(id)))
