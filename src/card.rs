@@ -30,12 +30,23 @@ pub(crate) fn pill(class: &str, mark: &str, word: impl Display) -> Markup {
     }
 }
 
-/// A list that opens; `whole` is where the rest of it is.
+/// Where to read on where a list ends early.
+#[derive(Clone, Copy)]
+pub(crate) enum Rest {
+    /// All of it is at this path.
+    All(&'static str),
+    /// More of it is.
+    More(&'static str),
+    /// None of it is anywhere else.
+    Untold,
+}
+
+/// A list that opens.
 pub(crate) fn list(
     summary: &str,
     lines: impl Iterator<Item = Markup>,
     count: usize,
-    whole: &str,
+    rest: Rest,
     room: &mut Room,
 ) -> Markup {
     let (lines, more) = room.fit(count, lines);
@@ -44,7 +55,14 @@ pub(crate) fn list(
             summary { (Shown(summary)) }
             ul.lines { (lines) }
             @if more > 0 {
-                p.more { "and " (number(more)) " more: " a href=(whole) { (whole) } " has all of them" }
+                p.more {
+                    "and " (number(more)) " more"
+                    @match rest {
+                        Rest::All(path) => { ": " a href=(path) { (path) } " has all of them" }
+                        Rest::More(path) => { ": " a href=(path) { (path) } " has more of them" }
+                        Rest::Untold => {}
+                    }
+                }
             }
         }
     }
@@ -162,7 +180,7 @@ fn lists(outlook: &Outlook, room: &mut Room) -> Markup {
                 refused.iter().take(REASONS_MAX).map(|refused| {
                     reason(&refused.name, format!("{}, {}", refused.rcode, tries(refused.tries)))
                 }),
-                refused.len(), "/v1/status", room,
+                refused.len(), Rest::All("/v1/status"), room,
             ))
         }
         @if !blocked.is_empty() {
@@ -170,7 +188,7 @@ fn lists(outlook: &Outlook, room: &mut Room) -> Markup {
                 &reasons(blocked.len(), "not published, not ours"),
                 blocked.iter().take(REASONS_MAX)
                     .map(|blocked| reason(key(&blocked.key), &blocked.why)),
-                blocked.len(), "/v1/plan", room,
+                blocked.len(), Rest::All("/v1/plan"), room,
             ))
         }
         @if !cut.is_empty() {
@@ -180,13 +198,13 @@ fn lists(outlook: &Outlook, room: &mut Room) -> Markup {
                     let (published, desired) = (number(cut.published), number(cut.desired));
                     reason(key(&cut.key), format!("{published} of {desired} records"))
                 }),
-                cut.len(), "/v1/plan", room,
+                cut.len(), Rest::All("/v1/plan"), room,
             ))
         }
         @if !young.is_empty() {
             (records(
                 &format!("{} added by others, removed soon", many(young.len(), "record")),
-                young, room,
+                young, Rest::Untold, room,
             ))
         }
     }
@@ -207,15 +225,16 @@ fn reason(what: impl Display, why: impl Display) -> Markup {
     html! { li { code { (Shown(what)) } " " span.why { (Shown(why)) } } }
 }
 
-/// Where in words a held set is on its target.
+/// A record that goes or comes.
 fn sign(class: &str, sign: &str, name: &Name, rtype: Type, rdata: &Rdata) -> Markup {
-    html! { li class=(class) { code { (sign) " " (Shown(format_args!("{name} {rtype} {rdata}"))) } } }
+    let record = format_args!("{name} {rtype} {rdata}");
+    html! { li class=(class) { code { (sign) " " (Shown(record)) } } }
 }
 
-fn records(summary: &str, entries: &[Entry], room: &mut Room) -> Markup {
+fn records(summary: &str, entries: &[Entry], rest: Rest, room: &mut Room) -> Markup {
     let line = |(key, rdata): &Entry| sign("del", "-", &key.name, key.rtype, rdata);
     let lines = entries.iter().take(RECORDS_MAX).map(line);
-    list(summary, lines, entries.len(), "/v1/plan", room)
+    list(summary, lines, entries.len(), rest, room)
 }
 
 fn changes(summary: &str, changes: &[Change], room: &mut Room) -> Markup {
@@ -227,7 +246,7 @@ fn changes(summary: &str, changes: &[Change], room: &mut Room) -> Markup {
     };
     let lines = changes.iter().flat_map(lines).take(RECORDS_MAX);
     let count: usize = changes.iter().map(|c| c.removed().count() + c.added().count()).sum();
-    list(summary, lines, count, "/v1/plan", room)
+    list(summary, lines, count, Rest::All("/v1/plan"), room)
 }
 
 /// What a target holds back: each set with its form, and what nobody can let go.
@@ -238,17 +257,23 @@ pub(crate) fn held(overview: &Overview, health: &Health, room: &mut Room) -> Mar
         @for set in held { (held_set(overview, health, set, room)) }
         @if !recovering.is_empty() {
             article.card.held {
-                h3 { (many(recovering.len(), "record")) " on " (Shown(&health.target)) " wait for the cluster" }
+                h3 {
+                    (many(recovering.len(), "record")) " on " (Shown(&health.target))
+                    " wait for the cluster"
+                }
                 p {
                     "Why: " (Shown(uncertainty(*completeness))) ". Nobody can approve these: they are \
                      removed once they are known to be gone."
                 }
-                (records("The records", recovering, room))
+                (records("The records", recovering, Rest::All("/v1/plan"), room))
             }
         }
         @if !waiting.is_empty() {
             article.card.held {
-                h3 { (many(waiting.len(), "change")) " on " (Shown(&health.target)) " wait for the adoption" }
+                h3 {
+                    (many(waiting.len(), "change")) " on " (Shown(&health.target))
+                    " wait for the adoption"
+                }
                 p { "They are at names that were found in the zone at first contact." }
                 (changes("The changes", waiting, room))
             }
@@ -275,7 +300,7 @@ fn held_set(overview: &Overview, health: &Health, set: &HeldSet, room: &mut Room
                 @if let Some(id) = set.id { p.pills { "plan " code { (id) } } }
             }
             p { "Why: " (Shown(set.why)) ". " (advice) }
-            (records("The records that would go", &set.entries, room))
+            (records("The records that would go", &set.entries, Rest::All("/v1/plan"), room))
             @if let Some(id) = set.id { (approval(overview.approvals, id, set.entries.len())) }
         }
     }
@@ -301,8 +326,8 @@ fn approval(approvals: Approvals, id: PlanId, count: usize) -> Markup {
             Approvals::Off => {
                 p.hint {
                     "Nothing can be approved here: the configuration has no " code { "token_file" }
-                    " under " code { "[http]" } ". With one, and a reload, there is a button here, and "
-                    code { "mesozone approve " (id) } " works."
+                    " under " code { "[http]" }
+                    ". With one, and a reload, there is a button here, and " code { "mesozone approve " (id) } " works."
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use maud::{DOCTYPE, Markup, html};
 
-use crate::card::{self, fact, list, pill};
+use crate::card::{self, Rest, fact, list, pill};
 use crate::findings::Level;
 use crate::overview::Overview;
 use crate::searched::searched;
@@ -78,7 +78,7 @@ fn rest(overview: &Overview, room: &mut Room) -> Markup {
         section #targets aria-labelledby="targets-title" {
             h2 #targets-title { "Targets" }
             @if overview.targets.is_empty() { p { "No target is configured." } }
-            div.cards { @for (at, health) in targets { (card::target(overview, at, health, room)) } }
+            @for (at, health) in targets { (card::target(overview, at, health, room)) }
         }
         @if is_held {
             section #held aria-labelledby="held-title" {
@@ -278,7 +278,7 @@ fn skipped(overview: &Overview, room: &mut Room) -> Markup {
                         group.first.iter().map(|(what, why)| html! {
                             li { bdi { (Shown(what)) } " " span.why { (Shown(why)) } }
                         }),
-                        group.count, "/v1/status", room,
+                        group.count, Rest::More("/v1/status"), room,
                     ))
                 }
             }
@@ -668,7 +668,7 @@ mod tests {
                 "all well",
                 "251 things in the state of the cluster make fewer records",
                 "no address: 250 framework f-0 no address",
-                "and 150 more: /v1/status has all of them",
+                "and 150 more: /v1/status has more of them",
                 "unread: 1 task t1 no name",
             ],
         );

@@ -56,11 +56,22 @@ pub(crate) fn searched(
                 Ok(found) => {
                     h2 #search-title { "Looked up: " (Shown(&found.name)) }
                     p.hint { "Asked at " (time) ". " (summary(found)) }
-                    @if found.there.is_empty() { (table(&sides(&found.here, &[]), &|_, _, _| None, room)) }
+                    @if found.there.is_empty() && !found.here.is_empty() { (alone(&found.here)) }
                     @for (target, answers) in &found.there {
                         (one(overview, found, target, answers, room))
                     }
                 }
+            }
+        }
+    }
+}
+
+/// The records of a name that no target has.
+fn alone(here: &[Answer]) -> Markup {
+    html! {
+        ul.lines {
+            @for (rtype, ttl, rdata) in here.iter().take(RECORDS_MAX) {
+                li { code { (ttl) " " (rtype) " " (Shown(rdata)) } }
             }
         }
     }
@@ -89,7 +100,10 @@ fn one(
         article.card {
             @match answers {
                 Err(why) => {
-                    header { h3 { (Shown(target)) } p.pills { (pill("wrong", "✕", "no answer")) } }
+                    header {
+                        h3 { (Shown(target)) }
+                        p.pills { (pill("wrong", "✕", "no answer")) }
+                    }
                     p.error.now { (Shown(why)) }
                 }
                 Ok(answers) => {
