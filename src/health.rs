@@ -115,6 +115,14 @@ impl Health {
         self.behind_since.or(told).map_or(Duration::ZERO, |since| age(since, now))
     }
 
+    /// What went wrong last, without the words that say where.
+    pub fn trouble_text(&self) -> Option<&str> {
+        let text = &self.trouble.as_ref()?.text;
+        let Health { target, server, zone, .. } = self;
+        let here = format!("target {target}, server {server}, zone {zone}: ");
+        Some(text.strip_prefix(&here).unwrap_or(text))
+    }
+
     /// The removals that wait for an approval.
     pub fn held(&self) -> &[HeldSet] {
         self.outlook.as_ref().map_or(&[], |outlook| &outlook.withheld.held)

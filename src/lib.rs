@@ -45,6 +45,8 @@
 //! - [`health`]: how a target fares
 //! - [`overview`]: everything that is known at one moment
 //! - [`findings`]: what a check found, a line each
+//! - [`shown`]: texts of others on the page, harmless and short
+//! - [`verdict`]: what is wrong at one moment, and what to do
 //! - [`update`]: approved changes into messages, RFC 2136
 //! - [`pace`]: how many messages at a time
 //! - [`transfer`]: AXFR and IXFR
@@ -64,6 +66,8 @@
 //! - [`config`]: the configuration
 //! - [`written`]: how it is written, in TOML
 //! - [`mesos_dns_http`]: the answers of the HTTP API of mesos-dns
+//! - [`card`]: a target on the page, and what it holds back
+//! - [`searched`]: a name looked up, here and there
 //! - [`page`]: the page for people
 //! - [`mesos_dns`]: the configuration of mesos-dns
 //! - [`draft`]: a configuration while it is being written
@@ -123,6 +127,7 @@ pub mod answering;
 pub mod api;
 pub mod candidacy;
 pub mod canvass;
+pub mod card;
 pub mod catalog;
 pub mod check;
 pub mod chosen;
@@ -193,12 +198,14 @@ pub mod resolve;
 pub mod reverse;
 pub mod rr;
 pub mod scope;
+pub mod searched;
 pub mod secret;
 pub mod selection;
 pub mod served;
 pub mod server;
 pub mod setting;
 pub mod shares;
+pub mod shown;
 pub mod sift;
 pub mod snapshot;
 pub mod splitter;
@@ -215,6 +222,7 @@ pub mod transfer;
 pub mod tsig;
 pub mod unknown;
 pub mod update;
+pub mod verdict;
 pub mod watch;
 pub mod wire;
 pub mod written;

@@ -53,6 +53,14 @@ pub struct ServerSeen {
     pub zones: Vec<Name>,
 }
 
+/// What was skipped for one reason.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct SkippedGroup {
+    pub count: usize,
+    /// The first of them: what it is, and why in full.
+    pub first: Vec<(String, String)>,
+}
+
 impl Overview {
     /// When the masters told what is desired now.
     pub fn told_at(&self) -> Option<SystemTime> {
@@ -70,6 +78,34 @@ impl Overview {
             *counts.entry(word.to_owned()).or_default() += 1;
         }
         counts
+    }
+
+    /// How many that are in all.
+    pub fn skipped_count(&self) -> usize {
+        let Some(snapshot) = &self.snapshot else { return 0 };
+        snapshot.unread.len() + snapshot.skipped.values().map(|skips| skips.len()).sum::<usize>()
+    }
+
+    /// They by the word for the reason, with the first `max` of each.
+    pub fn skipped_groups(&self, max: usize) -> BTreeMap<&'static str, SkippedGroup> {
+        let mut groups: BTreeMap<&'static str, SkippedGroup> = BTreeMap::new();
+        let mut add = |word, one: &dyn Fn() -> (String, String)| {
+            let group = groups.entry(word).or_default();
+            group.count += 1;
+            if group.first.len() < max {
+                group.first.push(one());
+            }
+        };
+        let Some(snapshot) = &self.snapshot else { return groups };
+        for (subject, skips) in &snapshot.skipped {
+            for skip in skips.iter() {
+                add(skip.kind(), &|| (subject.to_string(), skip.to_string()));
+            }
+        }
+        for unread in snapshot.unread.iter() {
+            add("unread", &|| (format!("{} {}", unread.kind, unread.id), unread.fault.clone()));
+        }
+        groups
     }
 
     /// What was skipped, and why.
@@ -121,7 +157,7 @@ impl Overview {
                 zones: server.zones.iter().map(ToString::to_string).collect(),
             }),
             skipped: skipped.map(|(what, reason)| SkippedStatus { what, reason }).collect(),
-            skipped_count: self.skipped().count(),
+            skipped_count: self.skipped_count(),
         }
     }
 

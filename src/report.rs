@@ -111,7 +111,7 @@ fn held_line(held: &HeldSet) -> String {
 }
 
 /// Why removals are not certain.
-fn uncertainty(completeness: Completeness) -> String {
+pub(crate) fn uncertainty(completeness: Completeness) -> String {
     match completeness {
         Completeness::Recovering(why) => why.to_string(),
         Completeness::Complete => "a host name of the cluster cannot be resolved".to_owned(),
