@@ -282,6 +282,7 @@ fn no_answer_holds_a_secret_and_no_browser_runs_what_is_not_from_here() {
         "/",
         "/?name=web.marathon",
         "/page.css",
+        "/page.svg",
         "/page.js",
         "/healthz",
         "/readyz",

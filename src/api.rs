@@ -25,7 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
@@ -63,6 +63,8 @@ const BODY_OCTETS: usize = 8 * 1024;
 const REQUEST_MAX: Duration = Duration::from_secs(20);
 /// How long a connection may last, whatever it does.
 const CONNECTION_MAX: Duration = Duration::from_secs(5 * 60);
+/// Searches at once; the next waits.
+pub(crate) const SEARCHES_MAX: usize = 4;
 /// The wait after a wrong token: nobody tries many.
 const WRONG_TOKEN: Duration = Duration::from_millis(500);
 /// The wait after a socket failed.
@@ -70,6 +72,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+const ICON: &str = include_str!("page.svg");
 /// Nothing but what comes from here, and nothing within the page itself.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                       img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -115,6 +118,8 @@ pub struct Sight {
     /// Where the bundled server listens.
     pub(crate) bound: Option<Vec<SocketAddr>>,
     pub(crate) settings: watch::Receiver<Settings>,
+    /// Room for searches.
+    pub(crate) searches: Arc<Semaphore>,
 }
 
 impl Sight {
@@ -256,6 +261,7 @@ fn router(sight: Sight) -> Router {
         .route("/", get(show))
         .route("/page.css", get(|| async { typed("text/css; charset=utf-8", STYLE) }))
         .route("/page.js", get(|| async { typed("text/javascript; charset=utf-8", SCRIPT) }))
+        .route("/page.svg", get(|| async { typed("image/svg+xml", ICON) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -470,6 +476,8 @@ async fn show(State((sight, _)): Shared, Query(asked): Query<Asked>) -> Response
     let asked = asked.name.filter(|name| !name.trim().is_empty());
     let search = match asked {
         Some(name) => {
+            // Each asks every server, which has more to do.
+            let _room = sight.searches.acquire().await;
             let (config, snapshot) = (sight.config(), sight.latest.borrow().clone());
             let (domain, targets) = (&config.rules.domain, &config.targets);
             Some(lookup::search(&name, domain, snapshot.as_deref(), targets).await)

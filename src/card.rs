@@ -112,7 +112,7 @@ fn state(overview: &Overview, health: &Health) -> Markup {
 }
 
 fn holding(health: &Health) -> Markup {
-    match health.held_count() {
+    match health.held_count() + health.recovering_count() {
         0 => html! {},
         count => pill("waits", "!", format!("{} held back", many(count, "record"))),
     }

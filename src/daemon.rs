@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::api::{self, ListenError, Settings, Sight, Token};
+use crate::api::{self, ListenError, SEARCHES_MAX, Settings, Sight, Token};
 use crate::candidacy::{self, Candidacy, Resignation};
 use crate::cluster::Numbered;
 use crate::config::{self, Config, ConfigError};
@@ -279,7 +279,8 @@ impl House {
         let api = http.map(|listener| {
             let (settings, told) = watch::channel(Settings { config: config.clone(), token });
             let bound = serving.as_ref().map(|serving| serving.bound.clone());
-            let sight = Sight { latest, heard, seen, metrics, bound, settings: told };
+            let searches = Arc::new(Semaphore::new(SEARCHES_MAX));
+            let sight = Sight { latest, heard, seen, metrics, bound, settings: told, searches };
             (tokio::spawn(api::serve(listener, sight)), settings)
         });
         let watch =

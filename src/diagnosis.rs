@@ -621,17 +621,25 @@ mod tests {
 
     #[test]
     fn a_fence_says_who_has_it() {
-        check_fence("mesos", Until::Released, "ok    fence: ours and free, epoch 3, adopted");
-        check_fence("mesos", Until::Time(999), "ok    fence: ours and free, epoch 3, adopted");
+        check_fence(
+            "mesos",
+            Until::Released,
+            "ok    fence: ours, and no process holds it, epoch 3; the space is adopted",
+        );
+        check_fence(
+            "mesos",
+            Until::Time(999),
+            "ok    fence: ours, and no process holds it, epoch 3; the space is adopted",
+        );
         check_fence(
             "mesos",
             Until::Time(1_030),
-            "ok    fence: held by a `sync` for 30 s more, epoch 3, adopted",
+            "ok    fence: held by a `sync` for 30 s more, epoch 3; the space is adopted",
         );
         check_fence(
             "mesos",
             Until::Run,
-            "ok    fence: held by a `run`, instance 000000000000000a, epoch 3, adopted",
+            "ok    fence: held by a `run` (instance 000000000000000a), epoch 3; the space is adopted",
         );
         check_fence(
             "other",

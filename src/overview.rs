@@ -68,14 +68,14 @@ impl Overview {
     }
 
     /// How many make no record, or fewer than they would, by a word for the reason.
-    pub fn skipped_by_reason(&self) -> BTreeMap<String, u64> {
+    pub fn skipped_by_reason(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
         let Some(snapshot) = &self.snapshot else { return counts };
         let skips = snapshot.skipped.values().flat_map(|skips| skips.iter());
         let words = skips.map(|skip| skip.kind());
         let unread = snapshot.unread.iter().map(|_| "unread");
         for word in words.chain(unread) {
-            *counts.entry(word.to_owned()).or_default() += 1;
+            *counts.entry(word).or_default() += 1;
         }
         counts
     }

@@ -46,6 +46,7 @@ pub fn page(overview: &Overview, search: Option<&Search>, notice: Option<&Notice
                 meta name="color-scheme" content="light dark";
                 title { "mesozone: " (headline) }
                 link rel="stylesheet" href="/page.css";
+                link rel="icon" type="image/svg+xml" href="/page.svg";
                 script src="/page.js" defer {}
             }
             body {
@@ -378,6 +379,7 @@ mod tests {
         let mut zone = Zone::default();
         zone.set(key("web.marathon.mesos"), set([1, 2]));
         Snapshot {
+            domain: "mesos".parse().unwrap(),
             zone,
             reverse: BTreeMap::new(),
             cluster: Cluster::default(),
