@@ -99,7 +99,7 @@ fn stages() -> Vec<Value> {
 /// What a daemon without memory says of the leader at the first of the stages.
 fn said_cold(way: &str, stage: usize) -> &'static str {
     match (stage, way) {
-        (0, _) | (1, "stream") => "nothing is published yet",
+        (0, _) | (1, "stream") => "nothing was read yet",
         (1, _) => "has not confirmed its registry; nothing is removed",
         (2..6, _) => "not back; nothing is removed",
         _ => "state read from",
@@ -207,7 +207,7 @@ fn check_cold_daemons(way: &str) {
         master.control(stage.clone());
         let mut daemon = Daemon::start(&lab.site);
         daemon.says(said_cold(way, at));
-        if said_cold(way, at) != "nothing is published yet" {
+        if said_cold(way, at) != "nothing was read yet" {
             until("it publishes", || lab.site.peer.query("_mesozone.mesos", "TXT") != fence);
         }
         watcher.rounds(ROUNDS / 3);
