@@ -374,7 +374,7 @@ fn an_rrset_that_bind_refuses_is_cut_or_set_apart_as_configured() {
 #[test]
 fn an_rrset_that_outgrows_bind_in_a_run_is_cut_or_stays_as_configured() {
     for (limit, said, count) in
-        [("rrset_max = 0", "others go on", 90), ("rrset_max = \"auto\"", "cutting them", 100)]
+        [("rrset_max = 0", "others go on", 90), ("rrset_max = \"auto\"", "they are cut", 100)]
     {
         let master = Simulated::start(&["--tasks", "5"]);
         let (site, _proxy) = proxied(Peer::Bind, &master);
