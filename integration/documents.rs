@@ -96,12 +96,16 @@ fn every_example_configuration_is_one() {
 }
 
 #[test]
-fn the_target_that_the_examples_describe_is_that_of_a_reverse_zone() {
-    let [target] = &*blocks(&read("examples/README.md"), "toml") else { panic!("one target") };
-    let reverse = "[zone]\nreverse = [\"10.in-addr.arpa\"]\n";
-    let config = parse(&[LEAST, target, reverse].concat());
+fn the_targets_that_the_examples_describe_are_those_of_tls_and_of_a_reverse_zone() {
+    let blocks = blocks(&read("examples/README.md"), "toml");
+    let targets = blocks.iter().filter(|block| block.starts_with("[[target]]"));
+    let [tls, reverse] = &*targets.collect::<Vec<_>>() else { panic!("two targets") };
+    let more = "[zone]\nreverse = [\"10.in-addr.arpa\"]\n";
+    let config = parse(&[LEAST, reverse, more].concat());
     let zones: Vec<String> = config.targets.iter().map(|t| t.scope.zone.to_string()).collect();
     assert_eq!(zones, ["mesos.", "10.in-addr.arpa."]);
+    let named = LEAST.replace("\"bind\"", "\"other\"");
+    assert!(parse(&[&named, &***tls].concat()).targets[1].tls.is_some());
 }
 
 fn tomls(dir: &Path) -> Vec<PathBuf> {
@@ -227,11 +231,11 @@ fn json_keys(value: &Value) -> BTreeSet<String> {
 
 #[test]
 fn json_has_the_shape_that_is_documented() {
-    let document = read("examples/README.md");
+    let document = read("examples/json.md");
     let shapes: Vec<Value> =
         blocks(&document, "json").iter().map(|b| serde_json::from_str(b).unwrap()).collect();
     let [records_shape, diff_shape] = &*shapes else { panic!("two shapes") };
-    let tables: Vec<&str> = document.split("### `mesozone ").skip(1).collect();
+    let tables: Vec<&str> = document.split("## `mesozone ").skip(1).collect();
     for (shape, table) in shapes.iter().zip(tables) {
         for key in json_keys(shape) {
             assert!(table.contains(&format!("`{key}`")), "{key} has no explanation");
