@@ -207,6 +207,30 @@ fn all_that_is_published_outside_a_split_horizon_is_of_external_tasks() {
 }
 
 #[test]
+fn two_processes_publish_into_the_two_views_of_a_split_horizon() {
+    let (site, master) = (views(), Simulated::start(&["--tasks", "10"]));
+    let (at, url) = (site.peer.addr().to_string(), format!("http://{}", master.address));
+    let [commands] = &*blocks(&example("split-horizon/README.md"), "sh") else { panic!("one") };
+    let mut daemons = Vec::new();
+    for (command, http) in commands.lines().zip(["127.0.0.1:8123", "127.0.0.1:8124"]) {
+        let file = command.strip_prefix("mesozone run --config /etc/mesozone/").unwrap();
+        let changes = [("10.0.0.53:53", at.as_str()), (http, "127.0.0.1:0")];
+        let config = ours(&site, &format!("split-horizon/{file}"), &url, &changes);
+        daemons.push(Daemon::of(&site, &config));
+    }
+    assert_eq!(daemons.len(), 2);
+    until("the leader is seen inside", || seen(&site, "inside", "leader.mesos").len() == 2);
+    let key = site.peer.dir().join("outside.key");
+    let zone = || site.peer.transfer(&key).unwrap().concat();
+    until("there is a fence outside", || zone().contains("owner=mesos"));
+    start(&master, "fresh");
+    let is_inside = || seen(&site, "inside", "fresh.marathon.mesos").len() == 2;
+    until("a new task has its name inside", is_inside);
+    assert!(!zone().contains("leader") && !zone().contains("fresh"), "{}", zone());
+    daemons.into_iter().for_each(|daemon| assert_eq!(daemon.stop().0, 0));
+}
+
+#[test]
 fn one_process_publishes_into_both_views_of_a_split_horizon() {
     let site = views();
     let at = site.peer.addr().to_string();

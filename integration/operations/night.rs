@@ -196,7 +196,10 @@ fn a_zone_restored_from_a_backup_becomes_right_by_itself() {
         let dir = night.site.peer.dir().to_owned();
         let files = ["mesos.zone", "mesos.zone.jnl"];
         night.site.peer.stop();
-        files.map(|file| fs::copy(dir.join(file), dir.join(format!("{file}.backup"))).unwrap());
+        let backup = |file: &str| dir.join(format!("{file}.backup"));
+        for file in files {
+            fs::copy(dir.join(file), backup(file)).unwrap();
+        }
         night.site.peer.start();
         night.daemon().says("well again");
         night.start_task("fresh");
@@ -210,7 +213,9 @@ fn a_zone_restored_from_a_backup_becomes_right_by_itself() {
             night.stop();
         }
         night.site.peer.stop();
-        files.map(|file| fs::copy(dir.join(format!("{file}.backup")), dir.join(file)).unwrap());
+        for file in files {
+            fs::copy(backup(file), dir.join(file)).unwrap();
+        }
         night.site.peer.start();
         if !is_at_work {
             assert!(!night.has("fresh"), "it is the backup");
