@@ -1,6 +1,6 @@
 //! What the documents say is so: configurations are parsed, commands run, output compared.
 
-mod blocks;
+mod coverage;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -117,11 +117,25 @@ fn tomls(dir: &Path) -> Vec<PathBuf> {
     here.chain(dirs.iter().flat_map(|dir| tomls(dir))).collect()
 }
 
-/// The fenced blocks of a document that follow this word.
+/// The fenced blocks of a document in this language.
 pub(crate) fn blocks(document: &str, language: &str) -> Vec<String> {
-    let fence = format!("```{language}\n");
-    let parts = document.split(&*fence).skip(1);
-    parts.map(|part| part.split("```\n").next().unwrap().to_owned()).collect()
+    let all = fenced(document).into_iter();
+    all.filter(|(its, _)| *its == language).map(|(_, block)| block).collect()
+}
+
+/// The fenced blocks of a document, each with its language.
+fn fenced(document: &str) -> Vec<(&str, String)> {
+    let (mut found, mut inside): (Vec<(&str, String)>, _) = (Vec::new(), None);
+    for line in document.lines() {
+        match (line.strip_prefix("```"), &mut inside) {
+            (Some(language), None) => inside = Some((language, String::new())),
+            (Some(_), Some(_)) => found.extend(inside.take()),
+            (None, Some((_, text))) => *text += &format!("{line}\n"),
+            (None, None) => {}
+        }
+    }
+    assert!(inside.is_none(), "a block without an end");
+    found
 }
 
 /// A site as README has it: its configuration, and a printer in the zone.
@@ -202,7 +216,7 @@ fn what_the_readme_names_is_there() {
     let every = ["run", "diff", "sync", "records", "check", "approve", "import"]
         .map(|command| help(&[command, "--help"]))
         .concat();
-    for (_, document) in blocks::documents() {
+    for (_, document) in coverage::documents() {
         for option in document.split([' ', '`', '\n']).filter(|word| word.starts_with("--")) {
             // Cargo's, and one of Mesos.
             let is_others = ["--release", "--example", "--", "--help"].contains(&option)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{LEAST, parse};
+use super::{LEAST, fenced, parse};
 
 /// So many blocks of a language in a document, and the tests that need all of them to be right.
 struct Held {
@@ -119,21 +119,6 @@ pub(super) fn documents() -> BTreeMap<String, String> {
         (name, fs::read_to_string(path).unwrap())
     })
     .collect()
-}
-
-/// The fenced blocks of a document, each with its language.
-fn fenced(document: &str) -> Vec<(&str, String)> {
-    let (mut found, mut inside): (Vec<(&str, String)>, _) = (Vec::new(), None);
-    for line in document.lines() {
-        match (line.trim_start().strip_prefix("```"), &mut inside) {
-            (Some(language), None) => inside = Some((language, String::new())),
-            (Some(_), Some(_)) => found.extend(inside.take()),
-            (None, Some((_, text))) => *text += &format!("{line}\n"),
-            (None, None) => {}
-        }
-    }
-    assert!(inside.is_none(), "a block without an end");
-    found
 }
 
 #[test]
