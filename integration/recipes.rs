@@ -1,7 +1,9 @@
 //! The recipes under `examples/` do what they say: each folder's configurations, with the addresses,
 //! ports and paths of real servers here, and nothing else changed.
 
+mod clusters;
 mod hidden;
+mod horizon;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +14,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::documents::blocks;
-use crate::peer::{Peer, Running, Setup, claim_port, debian, example, nsupdate};
+use crate::peer::{Peer, Running, Setup, claim_port, debian, example};
 use crate::running::{Daemon, until};
 use crate::simulated::Simulated;
-use crate::site::{Ran, Site, state};
+use crate::site::{Ran, Site};
+use crate::zookeeper::server::Server;
+
+/// For what is read from a saved state.
+const MASTER: &str = "http://10.0.0.1:5050";
 
 /// Replaces each text by the one beside it, and fails where a recipe no longer has it.
 #[track_caller]
@@ -136,196 +142,6 @@ fn start(master: &Simulated, name: &str) {
     master.control(json!({"start": {"framework": "marathon", "name": name}}));
 }
 
-/// Two tasks: one may be seen from outside.
-fn visible() -> Value {
-    let mut state = state(&[("shop", &["10.1.0.1"]), ("db", &["10.1.0.2"])]);
-    let tasks = &mut state["frameworks"][0]["tasks"];
-    tasks[0]["discovery"] = json!({"visibility": "EXTERNAL", "name": "shop"});
-    tasks[1]["discovery"] = json!({"visibility": "CLUSTER", "name": "db"});
-    state
-}
-
-/// The recipe's BIND, where 127.0.0.1 is inside and 127.0.0.2 is not.
-fn views() -> Site {
-    let peer = bind("split-horizon", "mesos", |bind| {
-        zone_file(bind, "mesos.inside", "");
-        zone_file(bind, "mesos.outside", "");
-        here(&example("split-horizon/named.conf.local"), &[("10.0.0.0/8", "127.0.0.1")])
-    });
-    Site::beside(peer)
-}
-
-const MASTER: &str = "http://10.0.0.1:5050";
-
-fn seen(site: &Site, from: &str, name: &str) -> Vec<String> {
-    let words: &[&str] = if from == "inside" { &[] } else { &["-b", "127.0.0.2"] };
-    dig(site.peer.addr(), &[words, &["+norecurse", name]].concat())
-}
-
-#[test]
-fn outside_a_split_horizon_only_external_tasks_are_seen() {
-    let site = views();
-    let at = site.peer.addr().to_string();
-    let [inside, outside] = ["inside", "outside"].map(|view| {
-        let file = format!("split-horizon/{view}.toml");
-        ours(&site, &file, MASTER, &[("10.0.0.53:53", &at)])
-    });
-    on(&site, &inside, &visible(), &["sync"]).exits(0);
-    on(&site, &outside, &visible(), &["sync"]).exits(0);
-    let shop = ["NOERROR", "10.1.0.1"];
-    assert_eq!(seen(&site, "inside", "shop.marathon.mesos"), shop);
-    assert_eq!(seen(&site, "outside", "shop.marathon.mesos"), shop);
-    for (name, data) in [
-        ("db.marathon.mesos", "10.1.0.2"),
-        ("leader.mesos", "10.0.0.1"),
-        ("marathon.mesos", "10.0.0.9"),
-        ("shop.marathon.slave.mesos", "10.0.1.1"),
-    ] {
-        assert_eq!(seen(&site, "inside", name), ["NOERROR", data]);
-        assert!(seen(&site, "outside", name).len() == 1, "{name}");
-    }
-    // Each view has a fence of its own, though the owner is one.
-    for config in [&inside, &outside] {
-        on(&site, config, &visible(), &["diff"]).exits(0);
-    }
-    // What is not published there is told, since it was asked for.
-    let said = on(&site, &outside, &visible(), &["diff"]).stdout;
-    assert!(said.contains("not ours leader.mesos. A: protected by \"*.mesos\""), "{said}");
-}
-
-#[test]
-fn all_that_is_published_outside_a_split_horizon_is_of_external_tasks() {
-    let site = views();
-    let at = site.peer.addr().to_string();
-    let outside = ours(&site, "split-horizon/outside.toml", MASTER, &[("10.0.0.53:53", &at)]);
-    on(&site, &outside, &visible(), &["sync"]).exits(0);
-    let key = site.peer.dir().join("outside.key");
-    let zone = site.peer.transfer(&key).unwrap();
-    let ours = zone.iter().filter(|line| !line.contains("ns1") && !line.contains("_mesozone"));
-    let names: BTreeSet<&str> = ours.filter_map(|line| line.split('\t').next()).collect();
-    assert!(names.iter().all(|name| name.contains("shop")), "{names:?}");
-}
-
-#[test]
-fn two_processes_publish_into_the_two_views_of_a_split_horizon() {
-    let (site, master) = (views(), Simulated::start(&["--tasks", "10"]));
-    let (at, url) = (site.peer.addr().to_string(), format!("http://{}", master.address));
-    let [commands] = &*blocks(&example("split-horizon/README.md"), "sh") else { panic!("one") };
-    let mut daemons = Vec::new();
-    for (command, http) in commands.lines().zip(["127.0.0.1:8123", "127.0.0.1:8124"]) {
-        let file = command.strip_prefix("mesozone run --config /etc/mesozone/").unwrap();
-        let changes = [("10.0.0.53:53", at.as_str()), (http, "127.0.0.1:0")];
-        let config = ours(&site, &format!("split-horizon/{file}"), &url, &changes);
-        daemons.push(Daemon::of(&site, &config));
-    }
-    assert_eq!(daemons.len(), 2);
-    until("the leader is seen inside", || seen(&site, "inside", "leader.mesos").len() == 2);
-    let key = site.peer.dir().join("outside.key");
-    let zone = || site.peer.transfer(&key).unwrap().concat();
-    until("there is a fence outside", || zone().contains("owner=mesos"));
-    start(&master, "fresh");
-    let is_inside = || seen(&site, "inside", "fresh.marathon.mesos").len() == 2;
-    until("a new task has its name inside", is_inside);
-    assert!(!zone().contains("leader") && !zone().contains("fresh"), "{}", zone());
-    daemons.into_iter().for_each(|daemon| assert_eq!(daemon.stop().0, 0));
-}
-
-#[test]
-fn one_process_publishes_into_both_views_of_a_split_horizon() {
-    let site = views();
-    let at = site.peer.addr().to_string();
-    let master = Simulated::start(&["--tasks", "10"]);
-    let url = format!("http://{}", master.address);
-    let both = ours(&site, "split-horizon/both.toml", &url, &[("10.0.0.53:53", &at)]);
-    let mut daemon = Daemon::of(&site, &both);
-    daemon.says("published");
-    daemon.says("published");
-    start(&master, "fresh");
-    for from in ["inside", "outside"] {
-        until("a new task has its name", || seen(&site, from, "fresh.marathon.mesos").len() == 2);
-    }
-    until("the leader is seen inside", || seen(&site, "inside", "leader.mesos").len() == 2);
-    assert_eq!(seen(&site, "outside", "leader.mesos"), ["NXDOMAIN"]);
-    assert_eq!(run(&site, &both, &["check"]).code, 1, "it warns of what is protected");
-    assert_eq!(daemon.stop().0, 0);
-}
-
-#[test]
-fn two_clusters_in_one_zone_keep_to_their_subdomains() {
-    let peer = bind("two-clusters", "example", |bind| {
-        zone_file(bind, "mesos.zone", "printer A 10.0.0.7\n");
-        example("two-clusters/named.conf.local")
-    });
-    let site = Site::beside(peer);
-    let at = site.peer.addr();
-    let clusters = ["east", "west"].map(|name| {
-        let master = Simulated::start(&["--tasks", "10", "--seed", name_seed(name)]);
-        let url = format!("http://{}", master.address);
-        let file = format!("two-clusters/{name}.toml");
-        let config = ours(&site, &file, &url, &[("10.0.0.53:53", &at.to_string())]);
-        (name, master, Daemon::of(&site, &config), config)
-    });
-    let is_there = |name: &str| dig(at, &["+norecurse", name]).len() > 1;
-    for (name, master, _, config) in &clusters {
-        start(master, "fresh");
-        until("it has its name", || is_there(&format!("fresh.marathon.{name}.mesos")));
-        let desired = run(&site, config, &["records", "--format", "tsv"]).exits(0).stdout;
-        until("and all others", || answers(&site, at, &desired) == lines(&desired));
-        let fence = dig(at, &[&format!("_mesozone.{name}.mesos"), "TXT"]).concat();
-        assert!(fence.contains(&format!("owner={name}-mesos")), "{fence}");
-    }
-    // What is outside of both is nobody's, and stays.
-    assert!(is_there("printer.mesos"));
-    for (name, other) in [("east", "west"), ("west", "east")] {
-        let key = site.peer.dir().join(format!("{name}.key"));
-        let intruder = |domain: &str| format!("update add x.{domain}.mesos 60 A 10.9.9.9");
-        let refused = nsupdate(at, "mesos", &key, &intruder(other)).unwrap_err();
-        assert!(refused.contains("REFUSED"), "{refused}");
-    }
-    for (name, _, daemon, config) in clusters {
-        let (code, log) = daemon.stop();
-        assert_eq!(code, 0);
-        assert!(!log.iter().any(|line| line.contains("WARN")), "{name}: {log:#?}");
-        run(&site, &config, &["diff"]).exits(0);
-    }
-}
-
-fn name_seed(name: &str) -> &'static str {
-    if name == "east" { "1" } else { "2" }
-}
-
-#[test]
-fn a_cluster_has_a_delegated_zone_of_its_own() {
-    let document = example("two-clusters/README.md");
-    let delegation = blocks(&document, "").into_iter().find(|block| block.contains("NS"));
-    let delegation = delegation.expect("the lines of the parent");
-    let parent = bind("two-clusters", "example", |bind| {
-        zone_file(bind, "mesos.zone", &delegation);
-        example("two-clusters/named.conf.local")
-    });
-    let child = bind("two-clusters", "example", |_| example("two-clusters/named.conf.east"));
-    let site = Site::beside(child);
-    let at = site.peer.addr().to_string();
-    let east = "two-clusters/east-delegated.toml";
-    let east = ours(&site, east, MASTER, &[("10.1.0.53:53", &at)]);
-    let cluster = state(&[("web", &["10.1.0.1"])]);
-    on(&site, &east, &cluster, &["sync"]).exits(0);
-    let name = "web.marathon.east.mesos";
-    assert_eq!(dig(site.peer.addr(), &["+norecurse", name]), ["NOERROR", "10.1.0.1"]);
-    // The parent knows where to ask.
-    let mut referral = debian("dig");
-    let at = parent.addr();
-    referral.args([&format!("@{}", at.ip()), "-p", &at.port().to_string(), "+norecurse", name]);
-    let said = String::from_utf8(referral.output().unwrap().stdout).unwrap();
-    assert!(said.contains("ns1.east.mesos."), "{said}");
-    // And what is delegated there is not published there.
-    let west = Site::beside(parent);
-    let addr = west.peer.addr().to_string();
-    let wrong = ours(&west, "two-clusters/east.toml", MASTER, &[("10.0.0.53:53", &addr)]);
-    let said = on(&west, &wrong, &cluster, &["diff"]).stdout;
-    assert!(said.contains("east.mesos. is delegated"), "{said}");
-}
-
 #[test]
 fn agents_that_answer_locally_answer_alike_and_keep_nothing() {
     let master = Simulated::start(&["--tasks", "20"]);
@@ -378,6 +194,37 @@ fn agents_that_answer_locally_answer_alike_and_keep_nothing() {
     assert!(fresh(agents[0].0) && fresh(agents[2].0));
     daemons.push(Daemon::of(&site, &agents[1].2));
     until("all answers again", || answers(&site, at, &desired) == lines(&desired));
+    // Cut off from all masters they still say what they know.
+    drop(master);
+    agents.iter().for_each(|(at, ..)| assert!(fresh(*at)));
+}
+
+#[test]
+fn of_two_with_an_election_one_publishes_and_the_other_follows_it() {
+    let (zookeeper, master) = (Server::start(), Simulated::start(&["--tasks", "10"]));
+    let site = Site::beside(Peer::Bind.start(&Setup::default()));
+    let key = site.peer.key_file().display().to_string();
+    let (at, url) = (site.peer.addr().to_string(), format!("http://{}", master.address));
+    let ensemble = zookeeper.addr().to_string();
+    let key_there = site.peer.dir().join("bind.key").display().to_string();
+    let changes = [
+        ("10.0.0.53:53", at.as_str()),
+        ("10.0.0.1:2181,10.0.0.2:2181,10.0.0.3:2181", &ensemble),
+        (&*key_there, &key),
+        // Here both are on one machine.
+        ("[http]", "[http]\nlisten = \"127.0.0.1:0\""),
+    ];
+    let config = ours(&site, "election.toml", &url, &changes);
+    let mut first = Daemon::of(&site, &config);
+    first.says(": elected");
+    first.says("published");
+    let mut second = Daemon::of(&site, &config);
+    second.says("another mesozone is elected; standing by");
+    assert_eq!(first.stop().0, 0);
+    start(&master, "fresh");
+    second.says(": elected");
+    until("the second publishes", || dig(site.peer.addr(), &["fresh.marathon.mesos"]).len() > 1);
+    assert_eq!(second.stop().0, 0);
 }
 
 #[test]

@@ -9,8 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{commands, section};
-use crate::documents::blocks;
+use super::commands;
 use crate::peer::{Peer, Setup, claim_port, example};
 use crate::running::{Daemon, desired, until};
 use crate::simulated::Simulated;
@@ -18,10 +17,10 @@ use crate::site::{Ran, Site, state};
 
 /// A site with a `run`, its API and an operator's shell.
 pub(super) struct Night {
-    site: Site,
-    master: Simulated,
-    daemon: Option<Daemon>,
-    before: Vec<String>,
+    pub(super) site: Site,
+    pub(super) master: Simulated,
+    pub(super) daemon: Option<Daemon>,
+    pub(super) before: Vec<String>,
     http: SocketAddr,
     _claim: UnixListener,
 }
@@ -36,7 +35,7 @@ impl Night {
     }
 
     /// Nothing runs yet.
-    fn of(setup: &Setup<'_>, target: &str) -> Night {
+    pub(super) fn of(setup: &Setup<'_>, target: &str) -> Night {
         let master = Simulated::start(&["--tasks", "5"]);
         master.control(json!({"start": {"framework": "marathon", "name": "app", "count": 40}}));
         let site = Site::start(Peer::Bind, setup);
@@ -54,31 +53,31 @@ impl Night {
         Night { site, master, daemon: None, before, http, _claim: claim }
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         let mut daemon = Daemon::start(&self.site);
         daemon.says("HTTP on");
         self.daemon = Some(daemon);
     }
 
-    fn daemon(&mut self) -> &mut Daemon {
+    pub(super) fn daemon(&mut self) -> &mut Daemon {
         self.daemon.as_mut().expect("a run")
     }
 
     /// Asks `run` to stop, and waits for its end.
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         let (code, log) = self.daemon.take().expect("a run").stop();
         assert_eq!(code, 0, "{log:#?}");
     }
 
-    fn is_right(&self) -> bool {
+    pub(super) fn is_right(&self) -> bool {
         self.site.published(&self.before) == desired(&self.site)
     }
 
-    fn start_task(&self, name: &str) {
+    pub(super) fn start_task(&self, name: &str) {
         self.master.control(json!({"start": {"framework": "marathon", "name": name}}));
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         !self.site.peer.query(&format!("{name}.marathon.mesos"), "A").is_empty()
     }
 
@@ -94,7 +93,7 @@ impl Night {
 
     /// Runs the commands of the guide, with the ports and places of here for its own.
     #[track_caller]
-    fn types(&self, commands: &str, more: &[(&str, &str)]) -> Ran {
+    pub(super) fn types(&self, commands: &str, more: &[(&str, &str)]) -> Ran {
         let (dir, at) = (self.site.peer.dir().display().to_string(), self.site.peer.addr());
         let (ip, port) = (at.ip(), at.port());
         let id = self.daemon.as_ref().map_or(0, Daemon::id);
@@ -116,18 +115,12 @@ impl Night {
             text.replace(from, to)
         });
         // Of these 1 says that there is something to do, or to read.
-        let looks =
-            |line: &str| ["mesozone check", "mesozone diff"].iter().any(|it| line.starts_with(it));
-        let text: String =
-            text.lines()
-                .map(|line| {
-                    if looks(line) {
-                        format!("{line} || [ $? = 1 ]\n")
-                    } else {
-                        format!("{line}\n")
-                    }
-                })
-                .collect();
+        let looks = ["mesozone check", "mesozone diff"];
+        let line = |line: &str| match looks.iter().any(|look| line.starts_with(look)) {
+            true => format!("{line} || [ $? = 1 ]\n"),
+            false => format!("{line}\n"),
+        };
+        let text: String = text.lines().map(line).collect();
         let program = Path::new(env!("CARGO_BIN_EXE_mesozone")).parent().unwrap().display();
         let path = format!("{program}:/usr/sbin:{}", std::env::var("PATH").unwrap());
         let mut bash = Command::new("bash");
@@ -136,13 +129,13 @@ impl Night {
     }
 
     /// Changes the configuration in place.
-    fn reconfigure(&self, from: &str, to: &str) {
+    pub(super) fn reconfigure(&self, from: &str, to: &str) {
         let text = fs::read_to_string(self.site.config()).unwrap();
         assert!(text.contains(from), "no {from} in {text}");
         fs::write(self.site.config(), text.replacen(from, to, 1)).unwrap();
     }
 
-    fn fence(&self) -> String {
+    pub(super) fn fence(&self) -> String {
         self.site.peer.query("_mesozone.mesos", "TXT").concat()
     }
 }
@@ -238,113 +231,6 @@ fn a_zone_restored_from_a_backup_becomes_right_by_itself() {
         until("all is there again", || night.has("fresh") && night.is_right());
         assert!(epoch_of(night.fence()) >= epoch, "{}", night.fence());
     }
-}
-
-#[test]
-fn a_key_is_rotated_without_a_refused_message() {
-    let mut night = Night::start("");
-    let [make, change] = &*commands("Rotating the key") else { panic!("two blocks") };
-    let [both] = &*blocks(&section("Rotating the key"), "") else { panic!("BIND's side") };
-    night.types(make, &[]).exits(0);
-    let dir = night.site.peer.dir().display().to_string();
-    let local = night.site.peer.dir().join("named.conf.local");
-    let place = |text: &str| text.replace("/etc/bind", &dir).replace("/var/lib/bind", &dir);
-    fs::write(&local, place(both)).unwrap();
-    let said = night.types(change, &[]).exits(0).stdout;
-    assert!(said.contains("allowed") && !said.contains("FAIL"), "{said}");
-    night.daemon().says("the configuration is read again");
-    night.start_task("fresh");
-    until("it is there", || night.has("fresh"));
-    // And without the old one.
-    let new = both.lines().filter(|line| {
-        !line.contains("grant mesozone subdomain") && !line.contains("/mesozone.key")
-    });
-    let new: String = new.map(|line| format!("{line}\n")).collect();
-    fs::write(&local, place(&new.replace("key mesozone; ", ""))).unwrap();
-    night.types("rndc reconfig\n", &[]).exits(0);
-    night.start_task("later");
-    until("it is there", || night.has("later"));
-    let log = night.daemon().log().to_vec();
-    assert!(!log.iter().any(|line| line.contains("WARN")), "{log:#?}");
-}
-
-#[test]
-fn what_is_protected_from_now_on_stays_and_what_is_not_any_more_is_ours() {
-    let mut night = Night::start("protect = [\"printer.mesos\"]");
-    night.site.peer.nsupdate("update add printer.mesos 60 A 10.0.0.7");
-    let [reload] = &*commands("Changing `protect`") else { panic!("one block") };
-    night.start_task("fresh");
-    until("it is there", || night.has("fresh"));
-    night.reconfigure("\"printer.mesos\"", "\"fresh.marathon.mesos\"");
-    night.types(reload, &[]).exits(0);
-    night.daemon().says("the configuration is read again");
-    until("the printer goes", || night.site.peer.query("printer.mesos", "A").is_empty());
-    night.master.control(json!({"kill": {"name": "fresh"}}));
-    night.start_task("later");
-    until("others follow", || night.has("later"));
-    assert!(night.has("fresh"), "what is protected stays");
-    night.reconfigure("protect", "protcet");
-    night.types(reload, &[]).exits(0);
-    night.daemon().says("the configuration stays as it was");
-}
-
-#[test]
-fn a_reload_does_not_change_the_domain() {
-    let mut night = Night::start("");
-    night.reconfigure("[zone]", "[zone]\ndomain = \"prod.mesos\"");
-    night.reconfigure("[[target]]", "[[target]]\nzone = \"mesos\"");
-    night.types("kill -HUP \"$(pidof mesozone)\"\n", &[]).exits(0);
-    let line = night.daemon().says("the configuration stays as it was");
-    assert!(line.contains("[zone] domain is read at the start"), "{line}");
-}
-
-#[test]
-fn a_new_primary_is_filled_beside_the_old_one_which_stays_as_it_is() {
-    let mut night = Night::start("");
-    let new = Peer::Bind.start(&Setup::default());
-    let before = new.axfr();
-    let [target] = &*blocks(&section("Moving to a new primary"), "toml") else {
-        panic!("a target")
-    };
-    let [fill] = &*commands("Moving to a new primary") else { panic!("one block") };
-    let key = night.site.peer.dir().join("mesozone/bind.key").display().to_string();
-    let target = target
-        .replace("10.0.0.54:53", &new.addr().to_string())
-        .replace("/etc/mesozone/bind.key", &key);
-    let old = fs::read_to_string(night.site.config()).unwrap();
-    fs::write(night.site.config(), old + &target).unwrap();
-    // Between two lines the reader lets it work.
-    let [reload, rest] = &*fill.splitn(2, '\n').collect::<Vec<_>>() else { panic!("{fill}") };
-    night.types(reload, &[]).exits(0);
-    night.daemon().says("the configuration is read again: 2 targets");
-    until("it is filled", || {
-        !new.axfr().is_empty()
-            && new.axfr().len() > before.len() + 40
-            && night.json("/v1/status")["targets"][1]["state"] == "well"
-    });
-    night.types(rest, &[]).exits(0);
-    let text = fs::read_to_string(night.site.config()).unwrap();
-    let start = text.find("[[target]]").unwrap();
-    let end = start + text[start..].find("[zone]").unwrap();
-    fs::write(night.site.config(), [&text[..start], &text[end..]].concat()).unwrap();
-    night.types(reload, &[]).exits(0);
-    night.daemon().says("its zone stays as it is");
-    until("its fence is free", || night.fence().contains("until=0"));
-    night.start_task("fresh");
-    until("the new one follows", || !new.query("fresh.marathon.mesos", "A").is_empty());
-    assert!(!night.has("fresh") && night.has("app"));
-}
-
-#[test]
-fn what_was_published_is_removed_and_nothing_else() {
-    let setup = Setup { records: "printer A 10.0.0.7", ..Setup::default() };
-    let mut night = Night::of(&setup, "protect = [\"printer.mesos\"]");
-    night.run();
-    until("all is published", || night.is_right());
-    night.stop();
-    let [remove] = &*commands("Removing mesozone") else { panic!("one block") };
-    night.types(remove, &[]).exits(0);
-    assert_eq!(night.site.peer.axfr(), night.before);
 }
 
 #[test]
