@@ -1,5 +1,7 @@
 //! What the documents say is so: configurations are parsed, commands run, output compared.
 
+mod coverage;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,12 +98,16 @@ fn every_example_configuration_is_one() {
 }
 
 #[test]
-fn the_target_that_the_examples_describe_is_that_of_a_reverse_zone() {
-    let [target] = &*blocks(&read("examples/README.md"), "toml") else { panic!("one target") };
-    let reverse = "[zone]\nreverse = [\"10.in-addr.arpa\"]\n";
-    let config = parse(&[LEAST, target, reverse].concat());
+fn the_targets_that_the_examples_describe_are_those_of_tls_and_of_a_reverse_zone() {
+    let blocks = blocks(&read("examples/README.md"), "toml");
+    let targets = blocks.iter().filter(|block| block.starts_with("[[target]]"));
+    let [tls, reverse] = &*targets.collect::<Vec<_>>() else { panic!("two targets") };
+    let more = "[zone]\nreverse = [\"10.in-addr.arpa\"]\n";
+    let config = parse(&[LEAST, reverse, more].concat());
     let zones: Vec<String> = config.targets.iter().map(|t| t.scope.zone.to_string()).collect();
     assert_eq!(zones, ["mesos.", "10.in-addr.arpa."]);
+    let named = LEAST.replace("\"bind\"", "\"other\"");
+    assert!(parse(&[&named, &***tls].concat()).targets[1].tls.is_some());
 }
 
 fn tomls(dir: &Path) -> Vec<PathBuf> {
@@ -111,11 +117,25 @@ fn tomls(dir: &Path) -> Vec<PathBuf> {
     here.chain(dirs.iter().flat_map(|dir| tomls(dir))).collect()
 }
 
-/// The fenced blocks of a document that follow this word.
+/// The fenced blocks of a document in this language.
 pub(crate) fn blocks(document: &str, language: &str) -> Vec<String> {
-    let fence = format!("```{language}\n");
-    let parts = document.split(&*fence).skip(1);
-    parts.map(|part| part.split("```\n").next().unwrap().to_owned()).collect()
+    let all = fenced(document).into_iter();
+    all.filter(|(its, _)| *its == language).map(|(_, block)| block).collect()
+}
+
+/// The fenced blocks of a document, each with its language.
+fn fenced(document: &str) -> Vec<(&str, String)> {
+    let (mut found, mut inside): (Vec<(&str, String)>, _) = (Vec::new(), None);
+    for line in document.lines() {
+        match (line.strip_prefix("```"), &mut inside) {
+            (Some(language), None) => inside = Some((language, String::new())),
+            (Some(_), Some(_)) => found.extend(inside.take()),
+            (None, Some((_, text))) => *text += &format!("{line}\n"),
+            (None, None) => {}
+        }
+    }
+    assert!(inside.is_none(), "a block without an end");
+    found
 }
 
 /// A site as README has it: its configuration, and a printer in the zone.
@@ -196,12 +216,13 @@ fn what_the_readme_names_is_there() {
     let every = ["run", "diff", "sync", "records", "check", "approve", "import"]
         .map(|command| help(&[command, "--help"]))
         .concat();
-    let others = ["examples/README.md", "examples/migration/README.md", "CHANGELOG.md"].map(read);
-    for document in [&readme].into_iter().chain(&others) {
+    for (_, document) in coverage::documents() {
         for option in document.split([' ', '`', '\n']).filter(|word| word.starts_with("--")) {
-            let is_cargos = ["--release", "--example", "--", "--help"].contains(&option);
+            // Cargo's, and one of Mesos.
+            let is_others = ["--release", "--example", "--", "--help"].contains(&option)
+                || option == "--max_operator_event_stream_subscribers";
             let option = option.trim_end_matches(['.', ',', ':']);
-            assert!(is_cargos || every.contains(option), "{option} is no option");
+            assert!(is_others || every.contains(option), "{option} is no option");
         }
     }
     for command in blocks(&readme, "sh").concat().lines() {
@@ -209,8 +230,6 @@ fn what_the_readme_names_is_there() {
         let there = Path::new(env!("CARGO_MANIFEST_DIR")).join(program).exists();
         assert!(there || program == "mesozone", "{command}");
     }
-    let linked = readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
-    linked.for_each(|path| drop(read(path.split('#').next().unwrap())));
 }
 
 /// The keys of a JSON value, all of its levels.
@@ -227,11 +246,11 @@ fn json_keys(value: &Value) -> BTreeSet<String> {
 
 #[test]
 fn json_has_the_shape_that_is_documented() {
-    let document = read("examples/README.md");
+    let document = read("examples/json.md");
     let shapes: Vec<Value> =
         blocks(&document, "json").iter().map(|b| serde_json::from_str(b).unwrap()).collect();
     let [records_shape, diff_shape] = &*shapes else { panic!("two shapes") };
-    let tables: Vec<&str> = document.split("### `mesozone ").skip(1).collect();
+    let tables: Vec<&str> = document.split("## `mesozone ").skip(1).collect();
     for (shape, table) in shapes.iter().zip(tables) {
         for key in json_keys(shape) {
             assert!(table.contains(&format!("`{key}`")), "{key} has no explanation");

@@ -206,7 +206,7 @@ fn tells_differences(server: SocketAddr, since: u32) -> bool {
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     Bind,
     Knot,
     Nsd,
@@ -219,20 +219,30 @@ enum By {
 }
 
 /// A secondary, killed on drop.
-struct Secondary {
+pub(crate) struct Secondary {
     kind: Kind,
     dir: TempDir,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     _claim: UnixListener,
     child: Option<Child>,
 }
 
 impl Secondary {
     fn start(kind: Kind, primary: SocketAddr, by: By) -> Secondary {
-        let dir = TempDir::new().unwrap();
         let (address, claim) = claim_port();
-        let (file, text) = kind.configuration(dir.path(), address.port(), primary.port(), by);
-        fs::write(dir.path().join(file), text).unwrap();
+        Secondary::at(kind, (address, claim), |dir| {
+            kind.configuration(dir, address.port(), primary.port(), by)
+        })
+    }
+
+    /// One with a configuration for its directory.
+    pub(crate) fn at(
+        kind: Kind,
+        (address, claim): (SocketAddr, UnixListener),
+        configuration: impl FnOnce(&Path) -> String,
+    ) -> Secondary {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join(kind.file()), configuration(dir.path())).unwrap();
         let mut secondary = Secondary { kind, dir, address, _claim: claim, child: None };
         secondary.run();
         secondary
@@ -292,15 +302,22 @@ impl Drop for Secondary {
 }
 
 impl Kind {
-    /// The configuration's file and text.
-    fn configuration(self, dir: &Path, port: u16, primary: u16, by: By) -> (&'static str, String) {
+    fn file(self) -> &'static str {
+        match self {
+            Kind::Bind => "named.conf",
+            Kind::Knot => "knot.conf",
+            Kind::Nsd => "nsd.conf",
+        }
+    }
+
+    fn configuration(self, dir: &Path, port: u16, primary: u16, by: By) -> String {
         let dir = dir.display();
         let secret = KEY.split('"').nth(3).unwrap();
         let with = |with: &'static str| if by == By::Key { with } else { "" };
         match self {
             Kind::Bind => {
                 let key = with(" key transfer-key");
-                let text = format!(
+                format!(
                     r#"{KEY}
 options {{
     directory "{dir}"; pid-file none; session-keyfile none; lock-file none;
@@ -314,12 +331,11 @@ zone "mesos" {{
     primaries {{ 127.0.0.1 port {primary}{key}; }};
 }};
 "#
-                );
-                ("named.conf", text)
+                )
             }
             Kind::Knot => {
                 let key = with(", key: transfer-key").replace(", ", "\n    ");
-                let text = format!(
+                format!(
                     r#"server:
     rundir: "{dir}"
     listen: 127.0.0.1@{port}
@@ -349,12 +365,11 @@ zone:
     master: primary
     acl: [told, anybody]
 "#
-                );
-                ("knot.conf", text)
+                )
             }
             Kind::Nsd => {
                 let key = if by == By::Key { "transfer-key" } else { "NOKEY" };
-                let text = format!(
+                format!(
                     r#"server:
     ip-address: 127.0.0.1@{port}
     server-count: 1
@@ -380,8 +395,7 @@ zone:
     allow-notify: 127.0.0.1 {key}
     provide-xfr: 127.0.0.1 NOKEY
 "#
-                );
-                ("nsd.conf", text)
+                )
             }
         }
     }

@@ -52,6 +52,11 @@ impl Site {
         site
     }
 
+    /// A place beside a server that runs already, without a configuration.
+    pub(crate) fn beside(peer: Running) -> Site {
+        Site { peer, dir: tempfile::tempdir().unwrap() }
+    }
+
     /// Writes the configuration: one target, more lines for it, more tables.
     pub(crate) fn configure(&self, server: &str, key: PathBuf, target: &str, more: &str) {
         let key = key.display();

@@ -270,6 +270,10 @@ impl Target {
         if config.rrset_max != self.config.rrset_max {
             self.rrset_limit = rrset_limit(config.rrset_max);
         }
+        if config.scope != self.config.scope {
+            // What `protect` gives up is there to be lost, as what is found at the start.
+            self.mark = Mark::default();
+        }
         (self.config, self.keys, self.tls, self.connection) = (config, keys, tls, None);
         // What the server refused it may take by another key.
         self.quarantine = Quarantine::default();
