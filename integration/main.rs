@@ -24,6 +24,7 @@ mod migration;
 mod model;
 mod modelled;
 mod mutated;
+mod packaging;
 mod peer;
 mod proxy;
 mod publishing;
