@@ -46,38 +46,37 @@ fn commands() -> Vec<clap::Command> {
     Cli::command().get_subcommands().cloned().collect()
 }
 
-fn rendered(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
+/// What `roff` has before all that it writes: how an apostrophe is written.
+const PREAMBLE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+
+fn sections(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
     let mut text = Vec::new();
     write(&mut text).unwrap();
-    String::from_utf8(text).unwrap()
+    String::from_utf8(text).unwrap().replace(PREAMBLE, "")
 }
 
 /// One page for all commands: what `clap_mangen` says of each, below one heading.
 fn man_page() -> String {
     let whole = Man::new(Cli::command());
-    let mut page = rendered(|out| {
+    let mut page = sections(|out| {
         whole.render_title(out)?;
         whole.render_name_section(out)?;
         whole.render_synopsis_section(out)?;
         whole.render_options_section(out)
     });
+    page.insert_str(0, PREAMBLE);
     page += ".SH COMMANDS\n";
     for command in commands() {
         page += &format!(".SS {}\n", command.get_name());
         let one = Man::new(command.disable_help_flag(true));
-        let text = rendered(|out| {
+        let text = sections(|out| {
             one.render_description_section(out)?;
             one.render_options_section(out)
         });
-        let inner = text.lines().filter(|line| !line.starts_with(".SH ") && !is_preamble(line));
+        let inner = text.lines().filter(|line| !line.starts_with(".SH "));
         page.extend(inner.map(|line| format!("{line}\n")));
     }
     page + MORE_OF_THE_MAN_PAGE
-}
-
-/// The two lines before everything that `roff` writes.
-fn is_preamble(line: &str) -> bool {
-    line.starts_with(".ie ") || line.starts_with(".el ")
 }
 
 #[test]
@@ -206,7 +205,8 @@ fn every_file_that_the_compose_file_mounts_or_builds_from_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let compose = std::fs::read_to_string(root.join("docker-compose.yml")).unwrap();
     let words = compose.split([' ', '\n', ':', ',', '"', '}']);
-    let files: Vec<PathBuf> = words.filter_map(|word| word.strip_prefix("./")).map(|word| root.join(word)).collect();
+    let files: Vec<PathBuf> =
+        words.filter_map(|word| word.strip_prefix("./")).map(|word| root.join(word)).collect();
     assert!(files.len() > 4, "{files:?}");
     for file in files {
         assert!(file.is_file(), "{}", file.display());
@@ -222,7 +222,9 @@ fn the_images_are_made_of_what_is_there_and_run_what_there_is() {
             match &*words {
                 ["COPY", from @ .., _] if !from[0].starts_with("--from") => {
                     // A pattern may match nothing.
-                    for path in from.iter().filter(|path| !path.starts_with("--") && !path.contains('[')) {
+                    for path in
+                        from.iter().filter(|path| !path.starts_with("--") && !path.contains('['))
+                    {
                         assert!(root.join(path).exists(), "{file}: {line}");
                     }
                 }
@@ -232,4 +234,14 @@ fn the_images_are_made_of_what_is_there_and_run_what_there_is() {
         }
     }
     check_command_line(&["run"]);
+}
+
+#[test]
+fn bind_takes_the_options_that_it_has_in_a_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = dir.path().join("named.conf");
+    let directory = format!("directory {:?};", dir.path().display().to_string());
+    let text = example("docker/named.conf.options");
+    std::fs::write(&options, text.replace("directory \"/var/cache/bind\";", &directory)).unwrap();
+    Ran::of(Command::new("named-checkconf").arg(&options).output().unwrap()).exits(0);
 }
