@@ -213,7 +213,7 @@ fn what_the_readme_names_is_there() {
         assert!(output.status.success(), "{args:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let every = ["run", "diff", "sync", "records", "check", "approve", "import"]
+    let every = ["run", "diff", "sync", "records", "check", "approve", "import", "completions"]
         .map(|command| help(&[command, "--help"]))
         .concat();
     for (_, document) in coverage::documents() {

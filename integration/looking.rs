@@ -463,6 +463,11 @@ fn a_token_of_nothing_is_none() {
     );
     let checked = site.run(&["check"]).exits(2);
     assert!(checked.stdout.contains("FAIL  [http] token: "), "{checked:?}");
+    for text in ["sésame", "two\nlines"] {
+        std::fs::write(site.path("token"), text).unwrap();
+        let ran = site.run(&["run"]).exits(2);
+        assert!(ran.one_line().contains("visible ASCII"), "{ran:?}");
+    }
 }
 
 #[test]

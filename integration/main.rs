@@ -25,6 +25,7 @@ mod model;
 mod modelled;
 mod mutated;
 mod operations;
+mod packaging;
 mod page;
 mod peer;
 mod proxy;

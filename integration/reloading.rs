@@ -84,11 +84,25 @@ fn targets_come_and_go_and_the_others_do_not_notice() {
     until("the other has it", || !other.query("leader.mesos", "A").is_empty());
     until("it is told of", || looked.json("/v1/status")["targets"][1]["state"] == "well");
     assert!(looked.metric("target_changes_total{target=\"other\",op=\"add\"}").is_some());
+    let others = fence(&other);
+    let first = alone.replace("[[target]]", &format!("{second}[[target]]"));
+    fs::write(site.config(), format!("{first}{http}")).unwrap();
+    reload(&mut looked.daemon);
+    until("the order is another", || looked.json("/v1/status")["targets"][0]["name"] == "other");
+    start(&master, "between");
+    until("both follow", || {
+        [&site.peer, &other]
+            .iter()
+            .all(|peer| !peer.query("between.marathon.mesos", "A").is_empty())
+    });
+    assert_eq!((fence(&site.peer), fence(&other)), (taken.clone(), others), "nothing began anew");
     fs::write(site.config(), format!("{alone}{http}")).unwrap();
     reload(&mut looked.daemon);
     until("its fence is released", || fence(&other).contains("until=0"));
     assert_eq!(looked.json("/v1/status")["targets"].as_array().unwrap().len(), 1);
-    assert_eq!(looked.metric("target_changes_total{target=\"other\",op=\"add\"}"), None);
+    until("it is not counted", || {
+        looked.metric("target_changes_total{target=\"other\",op=\"add\"}").is_none()
+    });
     start(&master, "fresh");
     until("the first still follows", || !site.peer.query("fresh.marathon.mesos", "A").is_empty());
     assert!(other.query("fresh.marathon.mesos", "A").is_empty());

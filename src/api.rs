@@ -22,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -42,7 +42,7 @@ use crate::metrics::Metrics;
 use crate::name::Name;
 use crate::overview::{Approvals, Overview, ServerSeen};
 use crate::page::{self, Notice, Search};
-use crate::report::{JSON_VERSION, Report};
+use crate::report::JSON_VERSION;
 use crate::rr::Serial;
 use crate::shares::{Failing, Share, Shares};
 use crate::snapshot::Snapshot;
@@ -120,6 +120,8 @@ pub struct Sight {
     pub(crate) settings: watch::Receiver<Settings>,
     /// Room for searches.
     pub(crate) searches: Arc<Semaphore>,
+    /// Room for plans, which nobody else's large answers take.
+    pub(crate) plans: Large,
 }
 
 impl Sight {
@@ -379,15 +381,25 @@ async fn status(State((sight, _)): Shared) -> Response {
 #[derive(Serialize)]
 struct Plans {
     version: u32,
-    targets: Vec<Report>,
+    targets: Reports,
 }
 
-async fn plan(State((sight, _)): Shared) -> Response {
-    let targets = sight.overview().targets;
-    tokio::task::block_in_place(|| {
-        let targets = targets.iter().filter_map(Health::report).collect();
-        json(&Plans { version: JSON_VERSION, targets })
-    })
+/// The plan of each target, made when it is written: what is held may be most of a zone.
+struct Reports(Vec<Health>);
+
+impl Serialize for Reports {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().filter_map(Health::report))
+    }
+}
+
+async fn plan(State((sight, _)): Shared) -> Result<Response, Refusal> {
+    let targets = Reports(sight.overview().targets);
+    let body = sight.plans.write(move |out| {
+        serde_json::to_writer(out, &Plans { version: JSON_VERSION, targets })
+            .map_err(io::Error::from)
+    })?;
+    Ok(typed("application/json", body))
 }
 
 #[derive(Serialize)]

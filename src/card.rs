@@ -102,7 +102,7 @@ pub(crate) fn fact(term: &str, value: impl Display) -> Markup {
 
 fn state(overview: &Overview, health: &Health) -> Markup {
     match &health.condition {
-        Condition::Starting => pill("quiet", "…", "starting"),
+        Condition::Starting(_) => pill("quiet", "…", "starting"),
         Condition::Well => pill("well", "✓", "well"),
         Condition::StandingBy(_) => pill("quiet", "‖", "standing by"),
         Condition::Failing(since) => {
@@ -154,7 +154,7 @@ fn last_error(overview: &Overview, health: &Health) -> Markup {
     };
     let (class, when) = match health.condition {
         Condition::Failing(_) => ("error now", "Error"),
-        Condition::Starting => ("error now", "Error"),
+        Condition::Starting(_) => ("error now", "Error"),
         _ => ("error", "Over now: error"),
     };
     html! {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -47,6 +48,7 @@ pub struct Cli {
     /// Say more on stderr; twice for everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// How stderr is written.
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
 }
@@ -111,6 +113,8 @@ enum Command {
         /// `-` for standard input.
         file: PathBuf,
     },
+    /// Print what has a shell complete our command line. Needs no configuration.
+    Completions { shell: Shell },
 }
 
 #[derive(Args)]
@@ -204,6 +208,12 @@ async fn run(cli: Cli) -> Result<Ending> {
             let about = || format!("importing {name}");
             let json = std::io::read_to_string(from).with_context(about)?;
             say(&import::toml(&json).with_context(about)?)?;
+            Ok(Ending::Well)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "mesozone", &mut script);
+            print(|out| out.write_all(&script))?;
             Ok(Ending::Well)
         }
     }

@@ -68,13 +68,27 @@ pub(crate) struct Course<'c> {
     list_fails: bool,
 }
 
+/// What is known when following begins, and what was when it ended.
+pub struct Known {
+    pub(crate) watch: Watch,
+    leader: Option<Base>,
+    trouble: Option<(Arc<str>, Instant)>,
+}
+
+impl Known {
+    /// Nothing was read yet.
+    pub fn of(watch: Watch) -> Known {
+        Known { watch, leader: None, trouble: None }
+    }
+}
+
 impl<'c> Course<'c> {
-    pub(crate) fn new(mesos: &'c config::Mesos, watch: Watch) -> Course<'c> {
-        let now = Instant::now();
+    pub(crate) fn new(mesos: &'c config::Mesos, known: Known) -> Course<'c> {
+        let (now, Known { watch, leader, trouble }) = (Instant::now(), known);
         Course {
             mesos,
             watch,
-            leader: None,
+            leader,
             elected: None,
             stream: None,
             stream_began: now,
@@ -87,10 +101,14 @@ impl<'c> Course<'c> {
             not_before: now,
             list_frameworks: false,
             resolve: false,
-            trouble: None,
+            trouble,
             pause: BACK_OFF.0,
             list_fails: false,
         }
+    }
+
+    pub(crate) fn into_known(self) -> Known {
+        Known { watch: self.watch, leader: self.leader, trouble: self.trouble }
     }
 
     /// Everything is asked for now; answers in which way.

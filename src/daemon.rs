@@ -17,6 +17,7 @@ use crate::api::{self, ListenError, SEARCHES_MAX, Settings, Sight, Token};
 use crate::candidacy::{self, Candidacy, Resignation};
 use crate::cluster::Numbered;
 use crate::config::{self, Config, ConfigError};
+use crate::course::Known;
 use crate::follow::{self, Hearing, Tells, stopped};
 use crate::http::SetupError;
 use crate::keep::{Followed, Latest, Opened};
@@ -31,6 +32,7 @@ use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::served::Authority;
 use crate::server::{self, BindError, Bound, Manner};
+use crate::streamed::Large;
 use crate::supervisor::Supervisor;
 use crate::target::Target;
 use crate::tls::{Tls, TrustError};
@@ -198,19 +200,19 @@ struct Serving {
 /// Following the masters at work.
 struct Following {
     stop: watch::Sender<bool>,
-    task: JoinHandle<Watch>,
+    task: JoinHandle<Known>,
 }
 
 impl Following {
-    fn start(mesos: config::Mesos, masters: Masters, watch: Watch, tells: &Tells) -> Following {
+    fn start(mesos: config::Mesos, masters: Masters, known: Known, tells: &Tells) -> Following {
         let (stop, stopping) = watch::channel(false);
         let tells = tells.clone();
-        let follow = async move { follow::follow(&mesos, masters, watch, &tells, stopping).await };
+        let follow = async move { follow::follow(&mesos, masters, known, &tells, stopping).await };
         Following { stop, task: tokio::spawn(follow) }
     }
 
     /// What was known at the end.
-    async fn end(self) -> io::Result<Watch> {
+    async fn end(self) -> io::Result<Known> {
         self.stop.send_replace(true);
         self.task.await.map_err(io::Error::other)
     }
@@ -279,13 +281,24 @@ impl House {
         let api = http.map(|listener| {
             let (settings, told) = watch::channel(Settings { config: config.clone(), token });
             let bound = serving.as_ref().map(|serving| serving.bound.clone());
-            let searches = Arc::new(Semaphore::new(SEARCHES_MAX));
-            let sight = Sight { latest, heard, seen, metrics, bound, settings: told, searches };
+            let (searches, plans) = (Arc::new(Semaphore::new(SEARCHES_MAX)), Large::default());
+            let settings_told = told;
+            let sight = Sight {
+                latest,
+                heard,
+                seen,
+                metrics,
+                bound,
+                settings: settings_told,
+                searches,
+                plans,
+            };
             (tokio::spawn(api::serve(listener, sight)), settings)
         });
-        let watch =
-            Watch::new(config.rules.clone(), Numbered::Told(masters.endpoints()), config.hold_down);
-        let following = Some(Following::start(config.mesos.clone(), masters, watch, &tells));
+        let numbered = Numbered::Told(masters.endpoints());
+        let watch = Watch::new(config.rules.clone(), numbered, config.hold_down);
+        let mesos = config.mesos.clone();
+        let following = Some(Following::start(mesos, masters, Known::of(watch), &tells));
         let silence_max = silence;
         Ok(House { config, tells, silence_max, following, serving, kept, resignation, api })
     }
@@ -315,11 +328,11 @@ impl House {
         };
         // First what is desired, so that nobody goes by the new configuration and the old desires.
         let Some(following) = self.following.take() else { return Ok(()) };
-        let mut watch = following.end().await.map_err(StartError::Following)?;
+        let mut known = following.end().await.map_err(StartError::Following)?;
         if (&config.rules, config.hold_down) != (&self.config.rules, self.config.hold_down) {
-            watch =
-                tokio::task::block_in_place(|| watch.by(config.rules.clone(), config.hold_down));
-            if let Some(snapshot) = watch.known() {
+            let (rules, hold_down) = (config.rules.clone(), config.hold_down);
+            known.watch = tokio::task::block_in_place(|| known.watch.by(rules, hold_down));
+            if let Some(snapshot) = known.watch.known() {
                 follow::publish(&self.tells, snapshot, SystemTime::now());
             }
         }
@@ -332,7 +345,7 @@ impl House {
             settings.send_replace(Settings { config: config.clone(), token });
         }
         let mesos = config.mesos.clone();
-        self.following = Some(Following::start(mesos, masters, watch, &self.tells));
+        self.following = Some(Following::start(mesos, masters, known, &self.tells));
         self.config = config;
         let count = self.config.targets.len();
         info!(
@@ -353,13 +366,6 @@ impl House {
         } {
             error!("following the masters ended: {panic}");
         }
-        if let Some(Serving { manners, task, .. }) = self.serving {
-            // Without anybody to tell it more it ends.
-            drop(manners);
-            if let Err(panic) = task.await {
-                error!("answering ended: {panic}");
-            }
-        }
         if let Some(resignation) = self.resignation {
             // The fences first, so that the next one finds them free. A server in trouble keeps no
             // other target from being followed.
@@ -367,6 +373,14 @@ impl House {
             resignation.hand_in().await;
         }
         self.kept.left().await;
+        // Last: a name server that hangs is no reason to answer nobody.
+        if let Some(Serving { manners, task, .. }) = self.serving {
+            // Without anybody to tell it more it ends.
+            drop(manners);
+            if let Err(panic) = task.await {
+                error!("answering ended: {panic}");
+            }
+        }
     }
 }
 

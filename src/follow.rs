@@ -15,14 +15,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cluster::Hosts;
 use crate::config;
-use crate::course::{Course, Listed, Read};
+use crate::course::{Course, Known, Listed, Read};
 use crate::events::Event;
 use crate::masters::{Base, Masters};
 use crate::metrics::Metrics;
 use crate::resolve::Resolver;
 use crate::snapshot::Snapshot;
 use crate::stream::{StreamError, Subscription};
-use crate::watch::Watch;
 use crate::zookeeper::Detected;
 
 /// For so long a new stream is heard before it takes the place of the old one, which is not heard
@@ -96,11 +95,11 @@ pub struct Tells {
 pub async fn follow(
     mesos: &config::Mesos,
     masters: Masters,
-    watch: Watch,
+    known: Known,
     tells: &Tells,
     mut stop: watch::Receiver<bool>,
-) -> Watch {
-    let mut course = Course::new(mesos, watch);
+) -> Known {
+    let mut course = Course::new(mesos, known);
     let (resolver, held) = (Resolver::default(), AtomicBool::new(false));
     let (masters, resolver, held) = (&masters, &resolver, &held);
     let mut elections = masters.elections();
@@ -110,7 +109,7 @@ pub async fn follow(
     loop {
         let (read, list) = (reading.is_none(), listing.is_none() && course.stream.is_some());
         let happened = tokio::select! {
-            () = stopped(&mut stop) => return course.watch,
+            () = stopped(&mut stop) => return course.into_known(),
             told = next(&mut course.stream, held) => Happened::Told(told),
             read = finished(&mut reading) => Happened::Read(read),
             listed = finished(&mut listing) => Happened::Listed(listed),

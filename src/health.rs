@@ -17,8 +17,8 @@ const FAILING_MAX: Duration = Duration::from_secs(60);
 /// How a target fares.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Condition {
-    /// Nothing is desired yet, or it was not reached yet.
-    Starting,
+    /// Nothing is desired yet, or it was not reached yet, since then.
+    Starting(SystemTime),
     /// The zone is what is desired, save for what is held back.
     Well,
     /// Another publishes, which this is.
@@ -68,12 +68,12 @@ pub struct Health {
 
 impl Health {
     /// Of a target that was not looked at yet.
-    pub fn unknown(target: String, server: String, zone: Name) -> Health {
+    pub fn unknown((target, server, zone): (String, String, Name), now: SystemTime) -> Health {
         Health {
             target,
             server,
             zone,
-            condition: Condition::Starting,
+            condition: Condition::Starting(now),
             trouble: None,
             holds_fence: false,
             reached: None,
@@ -101,8 +101,8 @@ impl Health {
     pub fn is_ready(&self, now: SystemTime) -> bool {
         match self.condition {
             Condition::Well | Condition::StandingBy(_) => true,
-            Condition::Failing(since) => age(since, now) < FAILING_MAX,
-            Condition::Starting => false,
+            // One that takes its time at first is like one in trouble.
+            Condition::Failing(since) | Condition::Starting(since) => age(since, now) < FAILING_MAX,
         }
     }
 
@@ -173,13 +173,15 @@ mod tests {
 
     fn health(condition: Condition) -> Health {
         let zone = "mesos".parse().unwrap();
-        Health { condition, ..Health::unknown("bind".into(), "10.0.0.53:53".into(), zone) }
+        let target = ("bind".into(), "10.0.0.53:53".into(), zone);
+        Health { condition, ..Health::unknown(target, at(0)) }
     }
 
     #[test]
     fn a_target_is_ready_when_reached_left_to_another_or_failing_for_less_than_a_minute() {
         let ready = |condition| health(condition).is_ready(at(100));
-        assert!(!ready(Condition::Starting));
+        assert!(ready(Condition::Starting(at(41))));
+        assert!(!ready(Condition::Starting(at(40))));
         assert!(ready(Condition::Well));
         assert!(ready(Condition::StandingBy("it is held".into())));
         assert!(ready(Condition::Failing(at(41))));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::candidacy::{Candidacy, Standing};
@@ -27,6 +27,9 @@ use crate::tls::Tls;
 
 /// The first and the longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How long a server may take to have the fence released.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(10);
 
 /// So many RRsets that are not ours are named in the log.
 const BLOCKED_TOLD: usize = 10;
@@ -58,6 +61,7 @@ impl Followed {
 }
 
 /// A target as configured, its secrets read.
+#[derive(Clone)]
 pub struct Opened {
     pub(crate) config: config::Target,
     pub(crate) keys: Keys,
@@ -73,18 +77,15 @@ impl Opened {
     }
 }
 
-/// What may be asked of a target that is kept.
-pub(crate) enum Request {
-    /// The removals held by this id may go; answers how many they are, none if nothing is.
-    Approve(PlanId, oneshot::Sender<Option<usize>>),
-    /// Other settings for the same zone of the same server.
-    Renew(Box<Opened>),
-}
+/// The removals held by this id may go; answers how many they are, none if nothing is.
+pub(crate) struct Approve(pub(crate) PlanId, pub(crate) oneshot::Sender<Option<usize>>);
 
 /// Where a kept target is seen and asked.
 pub(crate) struct Door {
     pub(crate) health: watch::Sender<Health>,
-    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) approvals: mpsc::Receiver<Approve>,
+    /// Other settings for the same zone of the same server.
+    pub(crate) renewed: watch::Receiver<Opened>,
 }
 
 /// Whether a trouble may pass by itself.
@@ -177,13 +178,20 @@ pub(crate) async fn keep(
                     () = stopped(&mut stop) => {}
                 }
             }
-            Some(request) = door.requests.recv() => keeper.take(request),
+            Some(approve) = door.approvals.recv() => keeper.release(approve),
+            Ok(()) = door.renewed.changed() => {
+                let renewed = door.renewed.borrow_and_update().clone();
+                keeper.renew(renewed);
+            }
             () = changed(&mut candidacy) => {}
             () = sleep(wait) => {}
             () = stopped(&mut stop) => {}
         }
     }
-    keeper.target.give_back().await;
+    if timeout(GIVE_BACK_MAX, keeper.target.give_back()).await.is_err() {
+        let (name, within) = (&keeper.target.config.name, GIVE_BACK_MAX.as_secs());
+        warn!("target {name}: the fence is not released: no answer within {within} s");
+    }
 }
 
 async fn changed(candidacy: &mut Option<Candidacy>) {
@@ -197,32 +205,30 @@ impl Keeper {
     fn new(target: Target) -> Keeper {
         let (told, pause) = (Told::default(), BACK_OFF.0);
         let (name, server) = (target.config.name.clone(), target.server());
-        let health = Health::unknown(name, server, target.zone().clone());
+        let zone = target.zone().clone();
+        let health = Health::unknown((name, server, zone), SystemTime::now());
         let (stood, is_behind, approvals) = (None, false, Vec::new());
         Keeper { target, told, pause, stood, is_behind, health, approvals }
     }
 
-    /// Does what was asked for, with the next pass.
-    fn take(&mut self, request: Request) {
-        let name = &self.target.config.name;
-        match request {
-            Request::Approve(id, reply) => {
-                let held = self.health.held_by(id);
-                let count = held.map(|set| set.entries.len());
-                if let Some(set) = held {
-                    info!("target {name}: {id} is approved, {} removals", set.entries.len());
-                    let entries = set.entries.iter().cloned().collect();
-                    self.approvals.push(Approval::Entries(entries));
-                }
-                // Who asked may be gone.
-                let _ = reply.send(count);
-            }
-            Request::Renew(renewed) => {
-                let Opened { config, keys, tls } = *renewed;
-                self.target.renew(config, keys, tls);
-                self.pause = BACK_OFF.0;
-            }
+    /// Lets go, with the next pass, what is held by an id.
+    fn release(&mut self, Approve(id, reply): Approve) {
+        let held = self.health.held_by(id);
+        let count = held.map(|set| set.entries.len());
+        if let Some(set) = held {
+            let name = &self.target.config.name;
+            info!("target {name}: {id} is approved, {} removals", set.entries.len());
+            let entries = set.entries.iter().cloned().collect();
+            self.approvals.push(Approval::Entries(entries));
         }
+        // Who asked may be gone.
+        let _ = reply.send(count);
+    }
+
+    /// Goes on with other settings and keys.
+    fn renew(&mut self, Opened { config, keys, tls }: Opened) {
+        self.target.renew(config, keys, tls);
+        self.pause = BACK_OFF.0;
     }
 
     /// The snapshot as far as it is believed: while we may be behind it only adds.

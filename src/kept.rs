@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -13,21 +14,21 @@ use crate::candidacy::Candidacy;
 use crate::config;
 use crate::health::{Condition, Health, Trouble};
 use crate::held::PlanId;
-use crate::keep::{Door, Followed, Opened, Request, keep};
+use crate::keep::{Approve, Door, Followed, Opened, keep};
 use crate::metrics::Metrics;
 use crate::name::NameError;
 use crate::scope::Scope;
 
 /// How long a target waits for the one that it replaces to give back the fence.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
-/// What is asked of a target that is busy waits here.
-const REQUESTS_MAX: usize = 16;
+/// Approvals for a target that is busy wait here.
+const APPROVALS_MAX: usize = 16;
 
 /// A kept target as seen from outside.
 #[derive(Clone)]
 pub struct Seen {
     health: watch::Receiver<Health>,
-    requests: mpsc::Sender<Request>,
+    approvals: mpsc::Sender<Approve>,
 }
 
 impl Seen {
@@ -39,7 +40,7 @@ impl Seen {
     /// by it any more. An error if the target is not kept any more.
     pub async fn approve(&self, id: PlanId) -> Result<Option<usize>, Leaving> {
         let (reply, replied) = oneshot::channel();
-        let asked = self.requests.send(Request::Approve(id, reply)).await;
+        let asked = self.approvals.send(Approve(id, reply)).await;
         asked.map_err(|_| Leaving)?;
         replied.await.map_err(|_| Leaving)
     }
@@ -57,16 +58,26 @@ pub type AllSeen = watch::Receiver<Arc<[Seen]>>;
 struct One {
     config: config::Target,
     seen: Seen,
+    renew: watch::Sender<Opened>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-impl One {
-    /// Whether it can go on as the target of this configuration.
-    fn is_at(&self, config: &config::Target) -> bool {
-        let protect = config.scope.protect.clone();
-        let scope = Scope { protect, ..self.config.scope.clone() };
-        self.config.server == config.server && scope == config.scope
+/// Whether two configurations are about the same names of the same zone on the same server.
+fn is_one_place(a: &config::Target, b: &config::Target) -> bool {
+    let scope = Scope { protect: b.scope.protect.clone(), ..a.scope.clone() };
+    a.server == b.server && scope == b.scope
+}
+
+/// One that was told to stop, until it has: the other end is dropped then.
+struct Leaver {
+    config: config::Target,
+    left: watch::Receiver<()>,
+}
+
+impl Leaver {
+    fn is_there(&self) -> bool {
+        self.left.has_changed().is_ok()
     }
 }
 
@@ -76,7 +87,7 @@ pub(crate) struct Kept {
     candidacy: Option<Candidacy>,
     metrics: Metrics,
     ones: Vec<One>,
-    /// Those that were told to stop.
+    leavers: Vec<Leaver>,
     leaving: JoinSet<()>,
     seen: watch::Sender<Arc<[Seen]>>,
 }
@@ -88,77 +99,71 @@ impl Kept {
         metrics: Metrics,
     ) -> (Kept, AllSeen) {
         let (seen, all_seen) = watch::channel(Arc::from([]));
-        let (ones, leaving) = (Vec::new(), JoinSet::new());
-        (Kept { followed, candidacy, metrics, ones, leaving, seen }, all_seen)
+        let (ones, leavers, leaving) = (Vec::new(), Vec::new(), JoinSet::new());
+        (Kept { followed, candidacy, metrics, ones, leavers, leaving, seen }, all_seen)
     }
 
-    /// Keeps these from now on: those that are kept already go on, the others of these start, and
-    /// the rest give back their fences.
+    /// Keeps these from now on: those that are kept already go on, by their names, the others of
+    /// these start, and the rest give back their fences.
     pub(crate) fn keep(&mut self, targets: Vec<Opened>) -> Result<(), NameError> {
         let mut before = std::mem::take(&mut self.ones);
-        for opened in targets {
-            let is_named = |one: &One| one.config.name == opened.config.name;
-            let is_at = |one: &One| one.is_at(&opened.config);
-            let at = before.iter().position(is_named).or_else(|| before.iter().position(is_at));
-            let old = at.map(|at| before.remove(at));
-            let one = match old {
-                Some(old) if is_named(&old) && is_at(&old) => self.renew(old, opened)?,
-                Some(old) => {
-                    info!(
-                        "target {}: another name, server or zone: it starts anew",
-                        opened.config.name
-                    );
-                    let left = self.dismiss(old);
-                    self.start(opened, Some(left))?
+        let mut goes_on = |opened: &Opened| {
+            let is_it = |one: &One| {
+                one.config.name == opened.config.name && is_one_place(&one.config, &opened.config)
+            };
+            before.iter().position(is_it).map(|at| before.remove(at))
+        };
+        let matched: Vec<(Opened, Option<One>)> = targets
+            .into_iter()
+            .map(|opened| {
+                let one = goes_on(&opened);
+                (opened, one)
+            })
+            .collect();
+        let go_on = matched.iter().filter_map(|(_, one)| one.as_ref());
+        self.seen.send_replace(go_on.map(|one| one.seen.clone()).collect());
+        for old in before {
+            let name = &old.config.name;
+            match matched.iter().any(|(opened, _)| opened.config.name == *name) {
+                true => info!("target {name}: another server or zone: it starts anew"),
+                false => info!("target {name}: not configured any more: its zone stays as it is"),
+            }
+            self.dismiss(old);
+        }
+        for (opened, one) in matched {
+            let one = match one {
+                Some(mut one) => {
+                    one.config = opened.config.clone();
+                    one.renew.send_replace(opened);
+                    one
                 }
-                None => self.start(opened, None)?,
+                None => self.start(opened)?,
             };
             self.ones.push(one);
-        }
-        for old in before {
-            info!("target {}: not configured any more: its zone stays as it is", old.config.name);
-            self.dismiss(old);
         }
         self.seen.send_replace(self.ones.iter().map(|one| one.seen.clone()).collect());
         Ok(())
     }
 
-    /// The same zone of the same server, by other settings or keys.
-    fn renew(&mut self, mut one: One, opened: Opened) -> Result<One, NameError> {
-        one.config = opened.config.clone();
-        match one.seen.requests.try_send(Request::Renew(Box::new(opened))) {
-            Ok(()) => Ok(one),
-            // It is not to be reached: a new one takes its place.
-            Err(refused) => match refused.into_inner() {
-                Request::Renew(opened) => {
-                    let left = self.dismiss(one);
-                    self.start(*opened, Some(left))
-                }
-                Request::Approve(..) => Ok(one),
-            },
-        }
-    }
-
-    /// Starts to keep a target, once the one that it replaces has left.
-    fn start(
-        &self,
-        opened: Opened,
-        replaced: Option<oneshot::Receiver<()>>,
-    ) -> Result<One, NameError> {
+    /// Starts to keep a target, once those that were there before it have left.
+    fn start(&mut self, opened: Opened) -> Result<One, NameError> {
         let config = opened.config.clone();
-        let mut target = opened.target()?;
+        self.leavers.retain(Leaver::is_there);
+        let there = self.leavers.iter().filter(|leaver| is_one_place(&leaver.config, &config));
+        let there: Vec<watch::Receiver<()>> = there.map(|leaver| leaver.left.clone()).collect();
+        let mut target = opened.clone().target()?;
         target.metrics = Some(self.metrics.of_target(&config.name));
-        let unknown = Health::unknown(config.name.clone(), target.server(), target.zone().clone());
-        let ((health, seen_health), (requests, asked)) =
-            (watch::channel(unknown), mpsc::channel(REQUESTS_MAX));
+        let about = (config.name.clone(), target.server(), target.zone().clone());
+        let (health, seen_health) = watch::channel(Health::unknown(about, SystemTime::now()));
+        let (approvals, asked) = mpsc::channel(APPROVALS_MAX);
+        let (renew, renewed) = watch::channel(opened);
         let (stop, stopping) = watch::channel(false);
-        let door = Door { health: health.clone(), requests: asked };
+        let door = Door { health: health.clone(), approvals: asked, renewed };
         let (followed, candidacy) = (self.followed.clone(), self.candidacy.clone());
         let kept = tokio::spawn(async move {
-            if let Some(left) = replaced {
-                // One whose server is in trouble may take longer, and is not waited for.
-                let _ = timeout(RELEASE_MAX, left).await;
-            }
+            // One whose server is in trouble may take longer, and is not waited for.
+            let left = join_all(there.into_iter().map(async |mut left| left.changed().await));
+            let _ = timeout(RELEASE_MAX, left).await;
             keep(target, followed, candidacy, door, stopping).await;
         });
         let task = tokio::spawn(async move {
@@ -173,22 +178,26 @@ impl Kept {
                 });
             }
         });
-        Ok(One { config, seen: Seen { health: seen_health, requests }, stop, task })
+        Ok(One { config, seen: Seen { health: seen_health, approvals }, renew, stop, task })
     }
 
-    /// Has one stop; the answer comes when it has given back its fence.
-    fn dismiss(&mut self, one: One) -> oneshot::Receiver<()> {
-        let (leaves, left) = oneshot::channel();
-        let metrics = self.metrics.of_target(&one.config.name);
-        one.stop.send_replace(true);
+    /// Has one stop, and give back its fence.
+    fn dismiss(&mut self, one: One) {
+        let One { config, stop, task, .. } = one;
+        let (leaves, left) = watch::channel(());
+        let (metrics, all) = (self.metrics.of_target(&config.name), self.seen.subscribe());
+        let name = config.name.clone();
+        self.leavers.push(Leaver { config, left });
+        stop.send_replace(true);
         self.leaving.spawn(async move {
             // What it has to say of its end is said.
-            let _ = one.task.await;
-            metrics.forget();
-            // Nobody may wait for it.
-            let _ = leaves.send(());
+            let _ = task.await;
+            drop((leaves, stop));
+            let is_named = |seen: &Seen| seen.health.borrow().target == name;
+            if !all.borrow().iter().any(is_named) {
+                metrics.forget();
+            }
         });
-        left
     }
 
     /// Has all of them stop.

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use crate::config::Target;
 use crate::connection::Connection;
 use crate::name::Name;
-use crate::page::{Answer, Found, Search};
 use crate::report::chain;
+use crate::searched::{Answer, Found, Search};
 use crate::snapshot::Snapshot;
 use crate::tls::Tls;
 

@@ -14,8 +14,7 @@ use crate::name::Name;
 use crate::plan::Refused;
 use crate::snapshot::{Completeness, Snapshot};
 
-/// So many of what was skipped are listed in the status; the page and `mesozone records -v` list
-/// more.
+/// So many of what was skipped are listed in the status; `mesozone records -v` lists all.
 const SKIPPED_MAX: usize = 1_000;
 
 /// One look at everything.
@@ -226,7 +225,7 @@ impl Condition {
     /// One word for programs.
     pub fn word(&self) -> &'static str {
         match self {
-            Condition::Starting => "starting",
+            Condition::Starting(_) => "starting",
             Condition::Well => "well",
             Condition::StandingBy(_) => "standing-by",
             Condition::Failing(_) => "failing",

@@ -279,7 +279,7 @@ fn skipped(overview: &Overview, room: &mut Room) -> Markup {
                         group.first.iter().map(|(what, why)| html! {
                             li { bdi { (Shown(what)) } " " span.why { (Shown(why)) } }
                         }),
-                        group.count, Rest::More("/v1/status"), room,
+                        group.count, Rest::More("mesozone records -v"), room,
                     ))
                 }
             }
@@ -409,7 +409,7 @@ mod tests {
             holds_fence: true,
             reached: Some(at(90)),
             outlook: Some(outlook(withheld)),
-            ..Health::unknown("bind".into(), "10.0.0.53:53".into(), name("mesos"))
+            ..Health::unknown(("bind".into(), "10.0.0.53:53".into(), name("mesos")), at(0))
         }
     }
 
@@ -652,7 +652,7 @@ mod tests {
         late.targets[0] = Health { reached: None, ..well(Withheld::default()) };
         late.now = at(200);
         check(&late, &["1 thing waits", "The zone of target bind is 1 min 50 s behind"]);
-        late.targets[0].condition = Condition::Starting;
+        late.targets[0].condition = Condition::Starting(at(40));
         check(&late, &["is not reached yet .", "… starting"]);
     }
 
@@ -670,7 +670,7 @@ mod tests {
                 "all well",
                 "251 things in the state of the cluster make fewer records",
                 "no address: 250 framework f-0 no address",
-                "and 150 more: /v1/status has more of them",
+                "and 150 more: mesozone records -v has more of them",
                 "unread: 1 task t1 no name",
             ],
         );

@@ -20,6 +20,8 @@ pub enum SecretError {
     Key(Secret, #[source] KeyError),
     #[error("{0} is empty")]
     Empty(Secret),
+    #[error("{0} holds more than a line of visible ASCII, which is all that a header can show")]
+    NoToken(Secret),
     #[error("{0} does not hold user:password")]
     NoPair(Secret),
 }
@@ -50,7 +52,11 @@ pub fn pair(secret: &Secret) -> Result<Zeroizing<String>, SecretError> {
 /// What who writes over HTTP has to show. Blanks about it are not of it, for headers carry none.
 pub fn token(secret: &Secret) -> Result<Zeroizing<String>, SecretError> {
     let text = Zeroizing::new(read(secret)?.trim().to_owned());
-    if text.is_empty() { Err(SecretError::Empty(secret.clone())) } else { Ok(text) }
+    match text.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic()) {
+        _ if text.is_empty() => Err(SecretError::Empty(secret.clone())),
+        true => Ok(text),
+        false => Err(SecretError::NoToken(secret.clone())),
+    }
 }
 
 /// Whether everybody on this machine can read a file.

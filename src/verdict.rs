@@ -111,7 +111,7 @@ fn trouble(overview: &Overview, health: &Health) -> Option<Matter> {
             );
             Some(Matter::new(Level::Failure, text, remedy))
         }
-        Condition::Starting if overview.snapshot.is_some() => {
+        Condition::Starting(_) if overview.snapshot.is_some() => {
             let text =
                 format!("Target {target} (zone {zone} on {server}) is not reached yet{last}");
             Some(Matter::new(Level::Warning, text, ""))
