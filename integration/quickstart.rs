@@ -16,6 +16,8 @@ struct Quickstart {
     stdout: BufReader<ChildStdout>,
     /// What it printed to be copied.
     lines: Vec<String>,
+    /// Where the page is.
+    page: String,
 }
 
 impl Quickstart {
@@ -25,13 +27,16 @@ impl Quickstart {
         builds_here(&mut command).args(["--seconds", seconds]).stdin(Stdio::null());
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        let mut lines = Vec::new();
+        let (mut lines, mut page) = (Vec::new(), String::new());
         let mut line = String::new();
         while stdout.read_line(&mut line).unwrap() > 0 && !line.starts_with("Ctrl-C") {
+            if let Some((_, address)) = line.split_once("for people: ") {
+                page = address.trim_end().to_owned();
+            }
             lines.extend(line.strip_prefix("  ").map(|line| line.trim_end().to_owned()));
             line.clear();
         }
-        Quickstart { process, stdout, lines }
+        Quickstart { process, stdout, lines, page }
     }
 
     /// Waits for the end, and that nobody is left who could print.
@@ -77,6 +82,7 @@ fn the_quickstart_shows_what_it_says() {
     let [dig, records, start, hello] = &*quickstart.lines.clone() else {
         panic!("four lines: {:?}", quickstart.lines)
     };
+    assert!(bash(&format!("curl -s {}", quickstart.page)).contains("All well"));
     assert!(bash(dig).contains("search.marathon.mesos.\t60\tIN\tA\t"));
     assert!(bash(records).contains("search.marathon.mesos.\t60\tIN\tA\t"));
     assert!(bash(start).contains("started"));

@@ -103,7 +103,7 @@ impl Token {
 
 /// What a configuration decides, which may be another one later.
 #[derive(Clone)]
-pub struct Settings {
+pub struct Configured {
     pub config: Arc<Config>,
     pub token: Option<Token>,
 }
@@ -117,7 +117,7 @@ pub struct Sight {
     pub(crate) metrics: Metrics,
     /// Where the bundled server listens.
     pub(crate) bound: Option<Vec<SocketAddr>>,
-    pub(crate) settings: watch::Receiver<Settings>,
+    pub(crate) settings: watch::Receiver<Configured>,
     /// Room for searches.
     pub(crate) searches: Arc<Semaphore>,
     /// Room for plans, which nobody else's large answers take.
@@ -268,7 +268,7 @@ fn router(sight: Sight) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/version", get(|| async { json(&mesos_dns_http::version()) }))
-        .route("/v1/config", get(settings))
+        .route("/v1/config", get(config))
         .route("/v1/hosts/{host}", get(hosts))
         .route("/v1/services/{service}", get(services))
         .route("/v1/enumerate", get(enumerate))
@@ -337,8 +337,8 @@ async fn metrics(State((sight, _)): Shared) -> Response {
     typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
 }
 
-async fn settings(State((sight, _)): Shared) -> Response {
-    json(&mesos_dns_http::settings(&sight.config()))
+async fn config(State((sight, _)): Shared) -> Response {
+    json(&mesos_dns_http::config_table(&sight.config()))
 }
 
 fn name(text: &str) -> Result<Name, Refusal> {

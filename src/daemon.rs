@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::api::{self, ListenError, SEARCHES_MAX, Settings, Sight, Token};
+use crate::api::{self, Configured, ListenError, SEARCHES_MAX, Sight, Token};
 use crate::candidacy::{self, Candidacy, Resignation};
 use crate::cluster::Numbered;
 use crate::config::{self, Config, ConfigError};
@@ -227,7 +227,7 @@ struct House {
     serving: Option<Serving>,
     kept: Kept,
     resignation: Option<Resignation>,
-    api: Option<(JoinHandle<()>, watch::Sender<Settings>)>,
+    api: Option<(JoinHandle<()>, watch::Sender<Configured>)>,
 }
 
 /// Runs until it is told to stop; then finishes the messages in flight and releases the fences.
@@ -279,7 +279,7 @@ impl House {
         let (mut kept, seen) = Kept::new(followed, candidacy, metrics.clone());
         kept.keep(targets).map_err(StartError::Fence)?;
         let api = http.map(|listener| {
-            let (settings, told) = watch::channel(Settings { config: config.clone(), token });
+            let (settings, told) = watch::channel(Configured { config: config.clone(), token });
             let bound = serving.as_ref().map(|serving| serving.bound.clone());
             let (searches, plans) = (Arc::new(Semaphore::new(SEARCHES_MAX)), Large::default());
             let settings_told = told;
@@ -342,7 +342,7 @@ impl House {
             serving.manners.send_replace(manner);
         }
         if let Some((_, settings)) = &self.api {
-            settings.send_replace(Settings { config: config.clone(), token });
+            settings.send_replace(Configured { config: config.clone(), token });
         }
         let mesos = config.mesos.clone();
         self.following = Some(Following::start(mesos, masters, known, &self.tells));

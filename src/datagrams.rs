@@ -18,7 +18,7 @@ use crate::answer::Transport;
 use crate::answering::{Answering, Chance, Current, Outcome};
 use crate::connection::now;
 use crate::forward::Held;
-use crate::metrics::Tally;
+use crate::metrics::Counts;
 use crate::shares::Failing;
 
 /// Datagrams taken at once.
@@ -79,7 +79,7 @@ struct Worker {
     socket: Arc<UdpSocket>,
     current: Arc<Current>,
     runtime: Handle,
-    tally: Tally,
+    counts: Counts,
     chance: Chance,
     requests: Vec<Vec<u8>>,
     /// Of each request that came: its length, and from whom.
@@ -95,7 +95,7 @@ impl Worker {
             socket,
             current,
             runtime,
-            tally: Tally::default(),
+            counts: Counts::default(),
             chance: Chance::new(),
             requests: vec![vec![0; REQUEST_MAX]; BATCH],
             came: Vec::with_capacity(BATCH),
@@ -150,7 +150,7 @@ impl Worker {
             let reply = &mut self.replies[self.clients.len()];
             let asked = (ip.ip(), Transport::Udp, moment);
             match answering.answer(&served, request, asked, &mut self.chance, reply) {
-                Outcome::Silence => self.tally.count_silence(),
+                Outcome::Silence => self.counts.silence(),
                 Outcome::Transfer(mut outgoing) => {
                     // Over UDP there is but one message.
                     if let Some(message) = outgoing.next_message(now()) {
@@ -172,9 +172,9 @@ impl Worker {
             }
         }
         for reply in &self.replies[..self.clients.len()] {
-            self.tally.count(reply);
+            self.counts.answer(reply);
         }
-        self.tally.add_to(&answering.metrics.queries);
+        self.counts.add_to(&answering.metrics.queries);
     }
 
     fn send(&mut self, headers: &mut MultiHeaders<SockaddrStorage>) {
@@ -212,9 +212,9 @@ async fn carry(answering: Arc<Answering>, held: Held, socket: Arc<UdpSocket>, cl
 }
 
 fn count(reply: &[u8], answering: &Answering) {
-    let mut tally = Tally::default();
-    tally.count(reply);
-    tally.add_to(&answering.metrics.queries);
+    let mut counts = Counts::default();
+    counts.answer(reply);
+    counts.add_to(&answering.metrics.queries);
 }
 
 /// The address that a datagram came from.

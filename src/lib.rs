@@ -119,8 +119,9 @@
 //!
 //! What is deliberately absent: no pure file knows a socket, a clock, a log, a lock or a random
 //! number; nothing below the command line knows that dry runs exist; no change can be sent to a
-//! server that [`plan::approve`] did not let through; what a server has is never taken from what was
-//! sent to it without its word, and is read again wherever that word is in doubt.
+//! server that [`plan::approve`] did not let through; nothing is let go over HTTP without the token;
+//! what a server has is never taken from what was sent to it without its word, and is read again
+//! wherever that word is in doubt.
 
 pub mod answer;
 pub mod answering;

@@ -225,7 +225,7 @@ impl Serialize for Frameworks<'_> {
 /// `/v1/config`, under the keys of mesos-dns as far as they say anything here. No secret is in it.
 #[derive(Serialize, Debug)]
 #[serde(rename_all = "PascalCase")]
-pub struct Settings {
+pub struct ConfigTable {
     refresh_seconds: u64,
     port: u16,
     state_timeout_seconds: u64,
@@ -283,7 +283,7 @@ fn authority(config: &Config) -> (String, String) {
 }
 
 /// What a client of mesos-dns may look up of a configuration.
-pub fn settings(config: &Config) -> Settings {
+pub fn config_table(config: &Config) -> ConfigTable {
     let (server, http, rules) = (config.server.as_ref(), config.http.as_ref(), &config.rules);
     let secs = |of: fn(&crate::config::Server) -> std::time::Duration| {
         server.map_or(0, |server| of(server).as_secs())
@@ -298,7 +298,7 @@ pub fn settings(config: &Config) -> Settings {
     let mut zone_resolvers: BTreeMap<String, Vec<String>> = upstreams.collect();
     // The root's are for all that is in no other zone.
     let resolvers = zone_resolvers.remove("").unwrap_or_default();
-    Settings {
+    ConfigTable {
         refresh_seconds: config.mesos.poll_interval.as_secs(),
         port: listen.map_or(0, |listen| listen.port()),
         state_timeout_seconds: config.mesos.timeout.as_secs(),

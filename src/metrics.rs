@@ -315,22 +315,22 @@ impl Queries {
 
 /// Answers that one thread counts by itself, until it adds them to those of all.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counts {
     by_rcode: [u64; RCODES],
     unanswered: u64,
     truncated: u64,
 }
 
-impl Tally {
+impl Counts {
     /// Counts an answer by its header, RFC 1035, section 4.1.1.
-    pub(crate) fn count(&mut self, answer: &[u8]) {
+    pub(crate) fn answer(&mut self, answer: &[u8]) {
         let [_, _, high, low, ..] = answer else { return };
         self.by_rcode[usize::from(low & 0x0f)] += 1;
         self.truncated += u64::from(high >> 1 & 1);
     }
 
     /// Counts a query that gets no answer.
-    pub(crate) fn count_silence(&mut self) {
+    pub(crate) fn silence(&mut self) {
         self.unanswered += 1;
     }
 
@@ -343,6 +343,6 @@ impl Tally {
         queries.by_rcode.iter().zip(self.by_rcode).for_each(|(to, count)| add(to, count));
         add(&queries.unanswered, self.unanswered);
         add(&queries.truncated, self.truncated);
-        *self = Tally::default();
+        *self = Counts::default();
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::answer::Transport;
 use crate::answering::{Answering, Chance, Current, Outcome};
 use crate::connection::now;
-use crate::metrics::Tally;
+use crate::metrics::Counts;
 use crate::outgoing::Outgoing;
 use crate::shares::{Failing, Shares};
 
@@ -71,7 +71,7 @@ async fn serve(mut stream: TcpStream, client: IpAddr, current: &Current) -> io::
     stream.set_nodelay(true)?;
     let (reading, writing) = stream.split();
     let (mut reading, mut writing) = (BufReader::new(reading), BufWriter::new(writing));
-    let (mut chance, mut reply, mut tally) = (Chance::new(), Vec::new(), Tally::default());
+    let (mut chance, mut reply, mut counts) = (Chance::new(), Vec::new(), Counts::default());
     while let Some(request) = timeout(IDLE_MAX, read_message(&mut reading)).await?? {
         let answering = current.load_full();
         let asked = (client, Transport::Tcp, answering.moment());
@@ -80,8 +80,8 @@ async fn serve(mut stream: TcpStream, client: IpAddr, current: &Current) -> io::
         drop(served);
         match outcome {
             Outcome::Silence => {
-                tally.count_silence();
-                tally.add_to(&answering.metrics.queries);
+                counts.silence();
+                counts.add_to(&answering.metrics.queries);
                 break;
             }
             Outcome::Answer => {}
@@ -98,8 +98,8 @@ async fn serve(mut stream: TcpStream, client: IpAddr, current: &Current) -> io::
                 continue;
             }
         }
-        tally.count(&reply);
-        tally.add_to(&answering.metrics.queries);
+        counts.answer(&reply);
+        counts.add_to(&answering.metrics.queries);
         timeout(WRITE_MAX, write_message(&mut writing, &reply)).await??;
         if !has_message(reading.buffer()) {
             timeout(WRITE_MAX, writing.flush()).await??;
