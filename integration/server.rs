@@ -286,8 +286,14 @@ async fn a_wildcard_is_each_interface_address_and_never_itself() {
 
 #[tokio::test]
 async fn an_address_that_cannot_be_had_is_named() {
-    let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0"));
-    let tcp = tcp.unwrap();
+    let udp = loop {
+        // Another may have the same port of TCP, and that is tried first.
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        if TcpListener::bind(udp.local_addr().unwrap()).is_ok() {
+            break udp;
+        }
+    };
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     for (taken, transport) in [(udp.local_addr(), "UDP"), (tcp.local_addr(), "TCP")] {
         let address = taken.unwrap();
         let error = Bound::bind(&[address]).unwrap_err();

@@ -157,10 +157,11 @@ pub async fn follow(
             let names = Some(course.watch.host_names()).filter(|names| !names.is_empty());
             resolving = names.map(|names| in_box(resolver.hosts_of(names)));
         }
+        // First: a snapshot of masters that are not known to be heard is believed less.
+        tell_hearing(&tells.hearing, &course, is_told);
         if let Some(snapshot) = snapshot {
             publish(tells, snapshot, happened_at);
         }
-        tell_hearing(&tells.hearing, &course, is_told);
     }
 }
 

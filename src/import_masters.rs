@@ -46,12 +46,12 @@ fn masters(old: &MesosDns, new: &mut Draft) -> Result<(), MesosDnsError> {
     new.key("masters", &list(&[entry]));
     if userinfo {
         new.say(&format!(
-            "Zk had a user and a password in clear{}. mesos-dns did not use them. Put them as `user:password` \
-             into this file (chmod 600), better a new password; where the nodes can be read without, \
-             delete the line.",
+            "Zk had a user and a password in clear{}. mesos-dns did not use them. Where the nodes cannot be \
+             read without, put them as `user:password` into this file (chmod 600), better a new \
+             password, and take the # from the line.",
             shown(old)
         ));
-        new.key("zk_auth_file", &quoted(ZK_AUTH_FILE));
+        new.off(&format!("zk_auth_file = {}", quoted(ZK_AUTH_FILE)));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What is answered and for whom, out of a configuration of mesos-dns: our `[server]`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::draft::{Draft, bare, list, quoted};
 use crate::forwarding::Forwarding;
@@ -15,7 +15,15 @@ pub(crate) fn write(old: &MesosDns, domain: &Name, new: &mut Draft) -> Result<()
     if listen.ip().is_unspecified() {
         new.say("Every address that the machine has at the start.");
     }
-    new.key("listen", &list(&[listen.to_string()]));
+    // There `::` heard IPv4 as well.
+    let v4 = (listen.ip() == Ipv6Addr::UNSPECIFIED).then(|| (Ipv4Addr::UNSPECIFIED, listen.port()));
+    let v4 = v4.map(|v4| SocketAddr::from(v4).to_string());
+    new.key("listen", &list(&v4.into_iter().chain([listen.to_string()]).collect::<Vec<_>>()));
+    new.say(
+        "mesos-dns limited nobody. Without this line a network of clients that show no DNS cookie gets \
+         1000 answers a second over UDP, against floods.",
+    );
+    new.key("rate_limit", "0");
     name_server(old, domain, listen.ip(), new);
     soa(old, new);
     forward(old, domain, listen, new)?;
