@@ -372,3 +372,12 @@ fn the_guide_tells_every_reason_and_no_other() {
         assert!(told.iter().any(tells), "{} is not told: {told:#?}", difference.reason);
     }
 }
+
+#[test]
+fn a_zone_file_with_many_agents_is_loaded_as_the_guide_has_it() {
+    let guide = example("migration/README.md");
+    let limit = guide.lines().find(|line| line.contains("max-records-per-type 0;")).unwrap();
+    let agents: String = (0..150).map(|n| format!("slave A 10.3.0.{n}\n")).collect();
+    let bind = Peer::Bind.start(&Setup { records: &agents, extra: limit, ..Setup::default() });
+    assert_eq!(bind.query("slave.mesos", "A").len(), 150);
+}
