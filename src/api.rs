@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
@@ -23,31 +22,29 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize, Serializer};
-use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
-use zeroize::Zeroizing;
 
+use crate::approval::{Approved, Token, release, shown};
 use crate::config::Config;
 use crate::connection::random;
 use crate::follow::Heard;
 use crate::health::Health;
-use crate::held::PlanId;
 use crate::keep::Latest;
-use crate::kept::{AllSeen, Leaving};
+use crate::kept::AllSeen;
 use crate::lookup;
 use crate::mesos_dns_http;
 use crate::metrics::Metrics;
 use crate::name::Name;
 use crate::overview::{Approvals, Overview, ServerSeen};
 use crate::page::{self, Notice, Search};
+use crate::refusal::Refusal;
 use crate::report::JSON_VERSION;
 use crate::rr::Serial;
 use crate::shares::{Failing, Share, Shares};
 use crate::snapshot::Snapshot;
-use crate::streamed::{Busy, Large};
-use crate::tsig;
+use crate::streamed::Large;
 
 /// Connections at once; the next is closed.
 const CONNECTIONS_MAX: usize = 256;
@@ -65,8 +62,6 @@ const REQUEST_MAX: Duration = Duration::from_secs(20);
 const CONNECTION_MAX: Duration = Duration::from_secs(5 * 60);
 /// Searches at once; the next waits.
 pub(crate) const SEARCHES_MAX: usize = 4;
-/// The wait after a wrong token: nobody tries many.
-const WRONG_TOKEN: Duration = Duration::from_millis(500);
 /// The wait after a socket failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -84,21 +79,6 @@ pub struct ListenError {
     address: SocketAddr,
     #[source]
     source: io::Error,
-}
-
-/// What who writes has to show.
-#[derive(Clone)]
-pub struct Token(Zeroizing<String>);
-
-impl Token {
-    pub fn new(text: Zeroizing<String>) -> Token {
-        Token(text)
-    }
-
-    /// Compares in a time that tells nothing of either.
-    fn is(&self, shown: &str) -> bool {
-        tsig::equal(&Sha256::digest(self.0.as_bytes()), &Sha256::digest(shown.as_bytes()))
-    }
 }
 
 /// What a configuration decides, which may be another one later.
@@ -152,66 +132,6 @@ impl Sight {
 
     fn snapshot(&self) -> Result<Arc<Snapshot>, Refusal> {
         self.latest.borrow().clone().ok_or(Refusal::NothingYet)
-    }
-}
-
-/// Why a request has no other answer.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("404: Page Not Found")]
-    NoPage,
-    #[error("405: Method Not Allowed")]
-    Method,
-    #[error("no state was read from any master yet")]
-    NothingYet,
-    #[error("{0:?} is no domain name")]
-    NoName(String),
-    #[error("{0:?} is no plan id: 12 hexadecimal digits")]
-    NoId(String),
-    #[error(
-        "nothing is held by the id {0}: it was approved, is wanted again, or is held by another \
-         process, the one that publishes; /v1/plan shows what is held here"
-    )]
-    NotHeld(PlanId),
-    #[error("nothing can be approved here: the configuration has no [http] token_file")]
-    NoToken,
-    #[error("wrong token: show the one of [http] token_file")]
-    WrongToken,
-    #[error("the body is too long or came too slowly")]
-    Body,
-    #[error(
-        "it took too long; an approval may be carried out all the same: /v1/plan shows what is held"
-    )]
-    Late,
-    #[error(transparent)]
-    Leaving(#[from] Leaving),
-    #[error(transparent)]
-    Busy(#[from] Busy),
-}
-
-impl Refusal {
-    fn status(&self) -> StatusCode {
-        match self {
-            Refusal::NoPage | Refusal::NotHeld(_) => StatusCode::NOT_FOUND,
-            Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::NothingYet | Refusal::Late | Refusal::Leaving(_) | Refusal::Busy(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Refusal::NoName(_) | Refusal::NoId(_) | Refusal::Body => StatusCode::BAD_REQUEST,
-            Refusal::NoToken => StatusCode::FORBIDDEN,
-            Refusal::WrongToken => StatusCode::UNAUTHORIZED,
-        }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut response = (self.status(), format!("{self}\n")).into_response();
-        let headers = response.headers_mut();
-        if matches!(self, Refusal::WrongToken) {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
     }
 }
 
@@ -402,18 +322,6 @@ async fn plan(State((sight, _)): Shared) -> Result<Response, Refusal> {
     Ok(typed("application/json", body))
 }
 
-#[derive(Serialize)]
-struct Approved {
-    approved: String,
-    target: String,
-    removals: usize,
-}
-
-#[derive(Deserialize)]
-struct Form {
-    token: String,
-}
-
 async fn approve(
     State((sight, _)): Shared,
     Path(id): Path<String>,
@@ -425,7 +333,11 @@ async fn approve(
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
     let approved = match body {
-        Ok(body) => release(&sight, &id, shown(&headers, &body, is_form)).await,
+        Ok(body) => {
+            let token = sight.settings.borrow().token.clone();
+            let targets = sight.seen.borrow().clone();
+            release(&id, (token, shown(&headers, &body, is_form)), &targets).await
+        }
         Err(refusal) => Err(refusal),
     };
     match (approved, is_form) {
@@ -441,42 +353,6 @@ async fn approve(
             (refusal.status(), typed("text/html; charset=utf-8", page)).into_response()
         }
     }
-}
-
-/// The token that a request shows: as RFC 6750 has it, or in a form.
-fn shown(headers: &HeaderMap, body: &Bytes, is_form: bool) -> Option<Zeroizing<String>> {
-    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if let Some((scheme, token)) = header.and_then(|value| value.split_once(' ')) {
-        let is_bearer = scheme.eq_ignore_ascii_case("Bearer");
-        return is_bearer.then(|| Zeroizing::new(token.trim().to_owned()));
-    }
-    let uri = || format!("/?{}", std::str::from_utf8(body).ok()?).parse::<Uri>().ok();
-    let form = is_form.then(|| Query::<Form>::try_from_uri(&uri()?).ok()).flatten()?;
-    Some(Zeroizing::new(form.0.token.trim().to_owned()))
-}
-
-async fn release(
-    sight: &Sight,
-    id: &str,
-    shown: Option<Zeroizing<String>>,
-) -> Result<Approved, Refusal> {
-    let token = sight.settings.borrow().token.clone().ok_or(Refusal::NoToken)?;
-    if !shown.is_some_and(|shown| token.is(&shown)) {
-        sleep(WRONG_TOKEN).await;
-        return Err(Refusal::WrongToken);
-    }
-    let id: PlanId = id.parse().map_err(|_| Refusal::NoId(id.to_owned()))?;
-    let all = sight.seen.borrow().clone();
-    for seen in all.iter() {
-        let health = seen.health();
-        if health.held_by(id).is_none() {
-            continue;
-        }
-        if let Some(removals) = seen.approve(id).await? {
-            return Ok(Approved { approved: id.to_string(), target: health.target, removals });
-        }
-    }
-    Err(Refusal::NotHeld(id))
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::api::{self, Configured, ListenError, SEARCHES_MAX, Sight, Token};
+use crate::api::{self, Configured, ListenError, SEARCHES_MAX, Sight};
+use crate::approval::Token;
 use crate::candidacy::{self, Candidacy, Resignation};
 use crate::cluster::Numbered;
 use crate::config::{self, Config, ConfigError};

@@ -107,6 +107,8 @@
 //! - [`kept`]: the targets that are kept
 //! - [`lookup`]: what is known of one name
 //! - [`streamed`]: long answers over HTTP
+//! - [`refusal`]: why a request over HTTP has no other answer
+//! - [`approval`]: letting go over HTTP what is held
 //! - [`api`]: HTTP for people and programs
 //! - [`supervisor`]: telling systemd how we are
 //! - [`daemon`]: what `run` runs
@@ -126,6 +128,7 @@
 pub mod answer;
 pub mod answering;
 pub mod api;
+pub mod approval;
 pub mod candidacy;
 pub mod canvass;
 pub mod card;
@@ -194,6 +197,7 @@ pub mod quarantine;
 pub mod reading;
 pub mod recordio;
 pub mod records;
+pub mod refusal;
 pub mod report;
 pub mod resolve;
 pub mod reverse;
