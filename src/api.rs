@@ -61,7 +61,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(20);
 /// How long a connection may last, whatever it does.
 const CONNECTION_MAX: Duration = Duration::from_secs(5 * 60);
 /// Searches at once; the next waits.
-pub(crate) const SEARCHES_MAX: usize = 4;
+const SEARCHES_MAX: usize = 4;
 /// The wait after a socket failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -98,10 +98,24 @@ pub struct Sight {
     /// Where the bundled server listens.
     pub(crate) bound: Option<Vec<SocketAddr>>,
     pub(crate) settings: watch::Receiver<Configured>,
-    /// Room for searches.
-    pub(crate) searches: Arc<Semaphore>,
-    /// Room for plans, which nobody else's large answers take.
-    pub(crate) plans: Large,
+    pub(crate) rooms: Rooms,
+}
+
+/// Room for what costs much.
+#[derive(Clone)]
+pub(crate) struct Rooms {
+    searches: Arc<Semaphore>,
+    /// For the whole zone and all tasks.
+    wholes: Large,
+    /// For plans, which are wanted when things go wrong.
+    plans: Large,
+}
+
+impl Default for Rooms {
+    fn default() -> Rooms {
+        let searches = Arc::new(Semaphore::new(SEARCHES_MAX));
+        Rooms { searches, wholes: Large::default(), plans: Large::default() }
+    }
 }
 
 impl Sight {
@@ -178,7 +192,6 @@ async fn connection(stream: TcpStream, router: Router, _place: Share) {
 }
 
 fn router(sight: Sight) -> Router {
-    let large = Large::default();
     Router::new()
         .route("/", get(show))
         .route("/page.css", get(|| async { typed("text/css; charset=utf-8", STYLE) }))
@@ -198,11 +211,9 @@ fn router(sight: Sight) -> Router {
         .route("/v1/plan/{id}/approve", post(approve))
         .fallback(|| async { Refusal::NoPage })
         .method_not_allowed_fallback(|| async { Refusal::Method })
-        .with_state((sight, large))
+        .with_state(sight)
         .layer(from_fn(limited))
 }
-
-type Shared = State<(Sight, Large)>;
 
 /// What holds for every answer.
 async fn limited(request: Request, next: Next) -> Response {
@@ -244,20 +255,20 @@ fn json(value: &impl Serialize) -> Response {
     }
 }
 
-async fn ready(State((sight, _)): Shared) -> Response {
+async fn ready(State(sight): State<Sight>) -> Response {
     match sight.overview().unready() {
         why if why.is_empty() => "ready\n".into_response(),
         why => (StatusCode::SERVICE_UNAVAILABLE, why.join("; ") + "\n").into_response(),
     }
 }
 
-async fn metrics(State((sight, _)): Shared) -> Response {
+async fn metrics(State(sight): State<Sight>) -> Response {
     let overview = sight.overview();
     let text = tokio::task::block_in_place(|| sight.metrics.text(&overview));
     typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
 }
 
-async fn config(State((sight, _)): Shared) -> Response {
+async fn config(State(sight): State<Sight>) -> Response {
     json(&mesos_dns_http::config_table(&sight.config()))
 }
 
@@ -265,35 +276,39 @@ fn name(text: &str) -> Result<Name, Refusal> {
     text.parse().map_err(|_| Refusal::NoName(text.to_owned()))
 }
 
-async fn hosts(State((sight, _)): Shared, Path(host): Path<String>) -> Result<Response, Refusal> {
+async fn hosts(State(sight): State<Sight>, Path(host): Path<String>) -> Result<Response, Refusal> {
     Ok(json(&mesos_dns_http::hosts(&sight.snapshot()?.zone, &name(&host)?)))
 }
 
 async fn services(
-    State((sight, _)): Shared,
+    State(sight): State<Sight>,
     Path(service): Path<String>,
 ) -> Result<Response, Refusal> {
     let name = name(&service)?;
     Ok(json(&mesos_dns_http::services(&sight.snapshot()?.zone, &service, &name, random())))
 }
 
-async fn enumerate(State((sight, large)): Shared) -> Result<Response, Refusal> {
+async fn enumerate(State(sight): State<Sight>) -> Result<Response, Refusal> {
     let (snapshot, config) = (sight.snapshot()?, sight.config());
-    let body =
-        large.write(move |out| mesos_dns_http::write_enumerate(out, &snapshot, &config.rules))?;
+    let body = sight
+        .rooms
+        .wholes
+        .write(move |out| mesos_dns_http::write_enumerate(out, &snapshot, &config.rules))?;
     Ok(typed("application/json", body))
 }
 
-async fn axfr(State((sight, large)): Shared) -> Result<Response, Refusal> {
+async fn axfr(State(sight): State<Sight>) -> Result<Response, Refusal> {
     let (snapshot, config) = (sight.snapshot()?, sight.config());
     let told = snapshot.told_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let serial = Serial(told.as_secs() as u32); // Unix time, which may go around.
-    let body =
-        large.write(move |out| mesos_dns_http::write_axfr(out, &snapshot, &config, serial))?;
+    let body = sight
+        .rooms
+        .wholes
+        .write(move |out| mesos_dns_http::write_axfr(out, &snapshot, &config, serial))?;
     Ok(typed("application/json", body))
 }
 
-async fn status(State((sight, _)): Shared) -> Response {
+async fn status(State(sight): State<Sight>) -> Response {
     let overview = sight.overview();
     tokio::task::block_in_place(|| json(&overview.status()))
 }
@@ -313,9 +328,9 @@ impl Serialize for Reports {
     }
 }
 
-async fn plan(State((sight, _)): Shared) -> Result<Response, Refusal> {
+async fn plan(State(sight): State<Sight>) -> Result<Response, Refusal> {
     let targets = Reports(sight.overview().targets);
-    let body = sight.plans.write(move |out| {
+    let body = sight.rooms.plans.write(move |out| {
         serde_json::to_writer(out, &Plans { version: JSON_VERSION, targets })
             .map_err(io::Error::from)
     })?;
@@ -323,7 +338,7 @@ async fn plan(State((sight, _)): Shared) -> Result<Response, Refusal> {
 }
 
 async fn approve(
-    State((sight, _)): Shared,
+    State(sight): State<Sight>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -360,12 +375,12 @@ struct Asked {
     name: Option<String>,
 }
 
-async fn show(State((sight, _)): Shared, Query(asked): Query<Asked>) -> Response {
+async fn show(State(sight): State<Sight>, Query(asked): Query<Asked>) -> Response {
     let asked = asked.name.filter(|name| !name.trim().is_empty());
     let search = match asked {
         Some(name) => {
             // Each asks every server, which has more to do.
-            let _room = sight.searches.acquire().await;
+            let _room = sight.rooms.searches.acquire().await;
             let (config, snapshot) = (sight.config(), sight.latest.borrow().clone());
             let (domain, targets) = (&config.rules.domain, &config.targets);
             Some(lookup::search(&name, domain, snapshot.as_deref(), targets).await)

@@ -127,6 +127,19 @@ impl SoaAnswer {
     }
 }
 
+/// The records of a name and type in an answer.
+fn records(reply: &[u8], name: &Name, rtype: Type) -> Result<Vec<(Ttl, Rdata)>, ConnectionError> {
+    let (header, mut reader) = Reader::behind_question(reply)?;
+    let mut found = Vec::new();
+    for _ in 0..header.counts[1] {
+        let record = reader.record()?;
+        if record.rtype == rtype && record.owner == *name {
+            found.push((record.ttl, record.rdata()?));
+        }
+    }
+    Ok(found)
+}
+
 struct Unanswered {
     id: u16,
     mac: Mac,
@@ -211,15 +224,7 @@ impl Connection {
             Rcode::NXDOMAIN => return Ok(Vec::new()),
             rcode => return Err(ConnectionError::Rcode(rcode)),
         }
-        let (header, mut reader) = Reader::behind_question(&reply)?;
-        let mut found = Vec::new();
-        for _ in 0..header.counts[1] {
-            let record = reader.record()?;
-            if record.rtype == rtype && record.owner == *name {
-                found.push((record.ttl, record.rdata()?));
-            }
-        }
-        Ok(found)
+        records(&reply, name, rtype)
     }
 
     /// A question without a signature, and the answer.
@@ -246,15 +251,8 @@ impl Connection {
             Err(ConnectionError::Rcode(Rcode::NXDOMAIN)) => return Ok(Vec::new()),
             reply => reply?,
         };
-        let (header, mut reader) = Reader::behind_question(&reply)?;
-        let mut found = Vec::new();
-        for _ in 0..header.counts[1] {
-            let record = reader.record()?;
-            if record.rtype == Type::TXT && record.owner == *name {
-                found.push(record.rdata()?);
-            }
-        }
-        Ok(found)
+        let found = records(&reply, name, Type::TXT)?;
+        Ok(found.into_iter().map(|(_, rdata)| rdata).collect())
     }
 
     /// A plain question and its verified answer.

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::api::{self, Configured, ListenError, SEARCHES_MAX, Sight};
+use crate::api::{self, Configured, ListenError, Rooms, Sight};
 use crate::approval::Token;
 use crate::candidacy::{self, Candidacy, Resignation};
 use crate::cluster::Numbered;
@@ -21,11 +21,11 @@ use crate::config::{self, Config, ConfigError};
 use crate::course::Known;
 use crate::follow::{self, Hearing, Tells, stopped};
 use crate::http::SetupError;
-use crate::keep::{Followed, Latest, Opened};
+use crate::keep::{Followed, Latest, NoRoom, Opened};
 use crate::kept::Kept;
 use crate::masters::Masters;
 use crate::metrics::Metrics;
-use crate::name::{Name, NameError};
+use crate::name::Name;
 use crate::outgoing::Secondaries;
 use crate::records::Rules;
 use crate::report::chain;
@@ -33,7 +33,6 @@ use crate::rr::Ttl;
 use crate::secret::{self, SecretError};
 use crate::served::Authority;
 use crate::server::{self, BindError, Bound, Manner};
-use crate::streamed::Large;
 use crate::supervisor::Supervisor;
 use crate::target::Target;
 use crate::tls::{Tls, TrustError};
@@ -58,8 +57,8 @@ pub enum StartError {
     Transfer(#[source] SecretError),
     #[error("[ha] election_auth_file")]
     ElectionAuth(#[source] SecretError),
-    #[error("target {0:?}: no room for the fence's name")]
-    Name(String, #[source] NameError),
+    #[error(transparent)]
+    Fence(#[from] NoRoom),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("the bundled server ended")]
@@ -72,19 +71,14 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("no room for a fence's name")]
-    Fence(#[source] NameError),
     #[error("[server] forward: {0} is this server itself: questions would go in circles")]
     Circle(SocketAddr),
 }
 
 /// Opens every target of a configuration.
 pub fn targets(config: &Config) -> Result<Vec<Target>, StartError> {
-    let ready = |opened: Opened| {
-        let name = opened.config.name.clone();
-        opened.target().map_err(|error| StartError::Name(name, error))
-    };
-    config.targets.iter().map(open).map(|opened| opened.and_then(ready)).collect()
+    let targets = config.targets.iter().map(|target| Ok(open(target)?.target()?));
+    targets.collect()
 }
 
 fn open(target: &config::Target) -> Result<Opened, StartError> {
@@ -92,7 +86,7 @@ fn open(target: &config::Target) -> Result<Opened, StartError> {
     let keys = secret::keys(target).map_err(|error| StartError::Secret(name(), error))?;
     let tls = target.tls.as_ref().map(Tls::new).transpose();
     let tls = tls.map_err(|error| StartError::Trust(name(), error))?;
-    Ok(Opened { config: target.clone(), keys, tls })
+    Ok(Opened { config: target.clone(), keys, tls }.check()?)
 }
 
 /// Everything that a configuration asks for, its secrets read: what can fail has not.
@@ -275,32 +269,21 @@ impl House {
             None => None,
         };
         let (candidacy, resignation) = stand(&config)?.unzip();
-        let (silence, silence_max) = watch::channel(silence_max(&config));
-        let followed = Followed { latest: latest.clone(), heard: heard.clone(), silence_max };
+        let (silence_max, told) = watch::channel(silence_max(&config));
+        let followed = Followed { latest: latest.clone(), heard: heard.clone(), silence_max: told };
         let (mut kept, seen) = Kept::new(followed, candidacy, metrics.clone());
-        kept.keep(targets).map_err(StartError::Fence)?;
+        kept.keep(targets)?;
         let api = http.map(|listener| {
             let (settings, told) = watch::channel(Configured { config: config.clone(), token });
             let bound = serving.as_ref().map(|serving| serving.bound.clone());
-            let (searches, plans) = (Arc::new(Semaphore::new(SEARCHES_MAX)), Large::default());
-            let settings_told = told;
-            let sight = Sight {
-                latest,
-                heard,
-                seen,
-                metrics,
-                bound,
-                settings: settings_told,
-                searches,
-                plans,
-            };
+            let rooms = Rooms::default();
+            let sight = Sight { latest, heard, seen, metrics, bound, settings: told, rooms };
             (tokio::spawn(api::serve(listener, sight)), settings)
         });
         let numbered = Numbered::Told(masters.endpoints());
         let watch = Watch::new(config.rules.clone(), numbered, config.hold_down);
         let mesos = config.mesos.clone();
         let following = Some(Following::start(mesos, masters, Known::of(watch), &tells));
-        let silence_max = silence;
         Ok(House { config, tells, silence_max, following, serving, kept, resignation, api })
     }
 
@@ -338,7 +321,7 @@ impl House {
             }
         }
         self.silence_max.send_replace(silence_max(&config));
-        self.kept.keep(targets).map_err(StartError::Fence)?;
+        self.kept.keep(targets)?;
         if let (Some(serving), Some(manner)) = (&self.serving, manner) {
             serving.manners.send_replace(manner);
         }

@@ -268,7 +268,10 @@ fn tell_hearing(hearing: &watch::Sender<Hearing>, course: &Course<'_>, is_told: 
             hearing.at = Some(Instant::now());
         }
         hearing.streams = course.stream.is_some();
-        hearing.leader.clone_from(&course.leader);
+        // They seldom change, and events come by the thousand.
+        if hearing.leader != course.leader {
+            hearing.leader.clone_from(&course.leader);
+        }
         hearing.trouble.clone_from(&course.trouble);
         // Nobody waits for it.
         false

@@ -69,12 +69,30 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Ready to be looked at.
-    pub(crate) fn target(self) -> Result<Target, NameError> {
-        let Opened { config, keys, tls } = self;
-        // Each of its own: two targets may be one zone by different keys.
-        Target::new(config, (keys, tls), Instance(random()))
+    /// Whether it can be looked at, before anything else is changed for it.
+    pub(crate) fn check(self) -> Result<Opened, NoRoom> {
+        match self.config.scope.fence_name() {
+            Ok(_) => Ok(self),
+            Err(source) => Err(NoRoom { target: self.config.name, source }),
+        }
     }
+
+    /// Ready to be looked at.
+    pub(crate) fn target(self) -> Result<Target, NoRoom> {
+        let Opened { config, keys, tls } = self;
+        let target = config.name.clone();
+        // Each of its own: two targets may be one zone by different keys.
+        let opened = Target::new(config, (keys, tls), Instance(random()));
+        opened.map_err(|source| NoRoom { target, source })
+    }
+}
+
+/// The domain leaves no room for the fence.
+#[derive(Debug, thiserror::Error)]
+#[error("target {target:?}: no room for the fence's name")]
+pub struct NoRoom {
+    target: String,
+    source: NameError,
 }
 
 /// The removals held by this id may go; answers how many they are, none if nothing is.

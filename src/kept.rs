@@ -14,9 +14,8 @@ use crate::candidacy::Candidacy;
 use crate::config;
 use crate::health::{Condition, Health, Trouble};
 use crate::held::PlanId;
-use crate::keep::{Approve, Door, Followed, Opened, keep};
+use crate::keep::{Approve, Door, Followed, NoRoom, Opened, keep};
 use crate::metrics::Metrics;
-use crate::name::NameError;
 use crate::scope::Scope;
 
 /// How long a target waits for the one that it replaces to give back the fence.
@@ -105,7 +104,7 @@ impl Kept {
 
     /// Keeps these from now on: those that are kept already go on, by their names, the others of
     /// these start, and the rest give back their fences.
-    pub(crate) fn keep(&mut self, targets: Vec<Opened>) -> Result<(), NameError> {
+    pub(crate) fn keep(&mut self, targets: Vec<Opened>) -> Result<(), NoRoom> {
         let mut before = std::mem::take(&mut self.ones);
         let mut goes_on = |opened: &Opened| {
             let is_it = |one: &One| {
@@ -146,7 +145,7 @@ impl Kept {
     }
 
     /// Starts to keep a target, once those that were there before it have left.
-    fn start(&mut self, opened: Opened) -> Result<One, NameError> {
+    fn start(&mut self, opened: Opened) -> Result<One, NoRoom> {
         let config = opened.config.clone();
         self.leavers.retain(Leaver::is_there);
         let there = self.leavers.iter().filter(|leaver| is_one_place(&leaver.config, &config));

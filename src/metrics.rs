@@ -201,8 +201,8 @@ fn register_cluster(registry: &mut Registry, overview: &Overview) {
     let records = snapshot.map_or(0, |snapshot| snapshot.record_count());
     gauge(registry, "records", "Records desired, in all zones", records as f64);
     let skipped: Family<OfReason, Gauge> = Family::default();
-    for (reason, count) in overview.skipped_by_reason() {
-        skipped.get_or_create(&OfReason { reason }).set(count as i64);
+    for (reason, group) in overview.skipped_groups(0) {
+        skipped.get_or_create(&OfReason { reason }).set(group.count as i64);
     }
     registry.register("skipped", "What makes no record, or fewer", skipped);
     let help = "Whether a master tells of changes as they happen";

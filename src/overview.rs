@@ -10,8 +10,10 @@ use serde::Serialize;
 use crate::fence::Adoption;
 use crate::health::{Condition, Health, age};
 use crate::held::HeldSet;
+use crate::mesos::Unread;
 use crate::name::Name;
 use crate::plan::Refused;
+use crate::records::{Skip, Subject};
 use crate::snapshot::{Completeness, Snapshot};
 
 /// So many of what was skipped are listed in the status; `mesozone records -v` lists all.
@@ -60,63 +62,58 @@ pub struct SkippedGroup {
     pub first: Vec<(String, String)>,
 }
 
+/// What makes no record, or fewer than it would.
+enum Skipped<'s> {
+    Thing(&'s Subject, &'s Skip),
+    Unread(&'s Unread),
+}
+
+impl Skipped<'_> {
+    /// What it is, and why.
+    fn words(&self) -> (String, String) {
+        match self {
+            Skipped::Thing(subject, skip) => (subject.to_string(), skip.to_string()),
+            Skipped::Unread(unread) => {
+                (format!("{} {}", unread.kind, unread.id), unread.fault.clone())
+            }
+        }
+    }
+}
+
 impl Overview {
     /// When the masters told what is desired now.
     pub fn told_at(&self) -> Option<SystemTime> {
         self.snapshot.as_ref().map(|snapshot| snapshot.told_at)
     }
 
-    /// How many make no record, or fewer than they would, by a word for the reason.
-    pub fn skipped_by_reason(&self) -> BTreeMap<&'static str, u64> {
-        let mut counts = BTreeMap::new();
-        let Some(snapshot) = &self.snapshot else { return counts };
-        let skips = snapshot.skipped.values().flat_map(|skips| skips.iter());
-        let words = skips.map(|skip| skip.kind());
-        let unread = snapshot.unread.iter().map(|_| "unread");
-        for word in words.chain(unread) {
-            *counts.entry(word).or_default() += 1;
-        }
-        counts
+    /// Each thing that makes no record, or fewer than it would: a word for the reason, and the thing
+    /// and the reason in full, which are put into words only where they are shown.
+    fn skips(&self) -> impl Iterator<Item = (&'static str, Skipped<'_>)> {
+        let snapshot = self.snapshot.as_deref();
+        let unread = snapshot.into_iter().flat_map(|snapshot| snapshot.unread.iter());
+        let skipped = snapshot.into_iter().flat_map(|snapshot| snapshot.skipped.iter());
+        let skipped = skipped.flat_map(|(subject, skips)| {
+            skips.iter().map(move |skip| (skip.kind(), Skipped::Thing(subject, skip)))
+        });
+        unread.map(|unread| ("unread", Skipped::Unread(unread))).chain(skipped)
     }
 
     /// How many that are in all.
     pub fn skipped_count(&self) -> usize {
-        let Some(snapshot) = &self.snapshot else { return 0 };
-        snapshot.unread.len() + snapshot.skipped.values().map(|skips| skips.len()).sum::<usize>()
+        self.skips().count()
     }
 
     /// They by the word for the reason, with the first `max` of each.
     pub fn skipped_groups(&self, max: usize) -> BTreeMap<&'static str, SkippedGroup> {
         let mut groups: BTreeMap<&'static str, SkippedGroup> = BTreeMap::new();
-        let mut add = |word, one: &dyn Fn() -> (String, String)| {
+        for (word, skipped) in self.skips() {
             let group = groups.entry(word).or_default();
             group.count += 1;
             if group.first.len() < max {
-                group.first.push(one());
+                group.first.push(skipped.words());
             }
-        };
-        let Some(snapshot) = &self.snapshot else { return groups };
-        for (subject, skips) in &snapshot.skipped {
-            for skip in skips.iter() {
-                add(skip.kind(), &|| (subject.to_string(), skip.to_string()));
-            }
-        }
-        for unread in snapshot.unread.iter() {
-            add("unread", &|| (format!("{} {}", unread.kind, unread.id), unread.fault.clone()));
         }
         groups
-    }
-
-    /// What was skipped, and why.
-    pub fn skipped(&self) -> impl Iterator<Item = (String, String)> {
-        let snapshot = self.snapshot.as_deref();
-        let unread = snapshot.into_iter().flat_map(|snapshot| snapshot.unread.iter());
-        let unread = unread.map(|u| (format!("{} {}", u.kind, u.id), u.fault.clone()));
-        let skipped = snapshot.into_iter().flat_map(|snapshot| snapshot.skipped.iter());
-        let skipped = skipped.flat_map(|(subject, skips)| {
-            skips.iter().map(move |skip| (subject.to_string(), skip.to_string()))
-        });
-        unread.chain(skipped)
     }
 
     /// Why the process is not ready; nothing when it is.
@@ -140,7 +137,7 @@ impl Overview {
     /// In the shape of `/v1/status`.
     pub fn status(&self) -> Status {
         let snapshot = self.snapshot.as_deref();
-        let skipped = self.skipped().take(SKIPPED_MAX);
+        let skipped = self.skips().take(SKIPPED_MAX).map(|(_, skipped)| skipped.words());
         Status {
             version: env!("CARGO_PKG_VERSION"),
             ready: self.unready().is_empty(),
